@@ -1,0 +1,48 @@
+# Everything a newcomer needs: make demo, make test. Both make the environment first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+MXNET_VENV := .venv-mxnet
+MXNET_READY := $(MXNET_VENV)/.ready
+# CUDA major version of the DALI wheel: 13 goes with torch's own wheels; both decode on the CPU too.
+CUDA ?= 13
+PYTEST_ARGS ?=
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: venv venv-mxnet demo test lint format clean
+
+venv: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "pfc needs Python 3.11 or newer: make venv PYTHON=python3.11"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cuda$(CUDA),test,lint]'
+	@touch $@
+
+# MXNet lives apart (it needs an old NumPy); only the interoperability tests use it.
+venv-mxnet: $(MXNET_READY)
+
+$(MXNET_READY): constraints-mxnet.txt
+	$(PYTHON) -m venv $(MXNET_VENV)
+	$(MXNET_VENV)/bin/pip install --quiet --requirement constraints-mxnet.txt
+	@touch $@
+
+demo: venv
+	@bash examples/demo.sh $(BIN)
+
+test: venv
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: venv
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) $(MXNET_VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

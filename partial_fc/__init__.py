@@ -1,0 +1,20 @@
+"""Class centers split over all ranks: the PartialFC head, its losses and its optimizer."""
+
+from partial_fc.center_sgd import CenterSGD
+from partial_fc.class_shard import ClassShard, class_shard, partition
+from partial_fc.head import PartialFC
+from partial_fc.sface import SFace
+from partial_fc.state import center_state, load_center_state
+from partial_fc.stats import HeadStats
+
+__all__ = [
+    "CenterSGD",
+    "ClassShard",
+    "HeadStats",
+    "PartialFC",
+    "SFace",
+    "center_state",
+    "class_shard",
+    "load_center_state",
+    "partition",
+]

@@ -1,0 +1,93 @@
+"""The collectives of one head step, for unequal batches, with a count of the bytes they move.
+
+A world of one needs no process group: every function is then the identity.
+Shape letters: W ranks, B this rank's batch, N = sum of B over ranks, M = largest B, D embedding size.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+ID_BYTES = 8
+
+
+@dataclass
+class Collectives:
+    """Collectives over ``group`` (None: the default group if one exists, else a world of one).
+
+    ``bytes_moved`` counts the payload this rank hands to collectives since the last ``reset_count``.
+    """
+
+    group: dist.ProcessGroup | None = None
+    bytes_moved: int = field(default=0, init=False)
+
+    @property
+    def world_size(self) -> int:
+        """Number of ranks W."""
+        return dist.get_world_size(self.group) if dist.is_initialized() else 1
+
+    @property
+    def rank(self) -> int:
+        """This process's rank in the group."""
+        return dist.get_rank(self.group) if dist.is_initialized() else 0
+
+    def reset_count(self) -> None:
+        """Start counting bytes from zero."""
+        self.bytes_moved = 0
+
+    def batch_sizes(self, local: int, device: torch.device) -> list[int]:
+        """B of every rank, in rank order: one 8-byte all-gather."""
+        if self.world_size == 1:
+            return [local]
+        sizes = torch.empty(self.world_size, dtype=torch.int64, device=device)
+        dist.all_gather_single(sizes, torch.tensor([local], dtype=torch.int64, device=device), group=self.group)
+        self.bytes_moved += ID_BYTES
+        return [int(size) for size in sizes.tolist()]
+
+    def gather_batch(self, embeddings: Tensor, identities: Tensor, sizes: list[int]) -> tuple[Tensor, Tensor]:
+        """All ranks' embeddings and identities in rank order, by ONE all-gather.
+
+        embeddings: [B, D] float32, identities: [B] int64 -> [N, D] float32, [N] int64.
+        Both travel as bytes in one buffer of M*(4D+8) per rank, so ids keep all 64 bits.
+        """
+        if self.world_size == 1:
+            return embeddings, identities
+        width = embeddings.shape[1] * embeddings.element_size()
+        longest = max(sizes)
+        packed = torch.zeros(longest, width + ID_BYTES, dtype=torch.uint8, device=embeddings.device)
+        local = embeddings.shape[0]
+        packed[:local, :width] = embeddings.contiguous().view(torch.uint8).reshape(local, width)
+        packed[:local, width:] = identities.contiguous().view(torch.uint8).reshape(local, ID_BYTES)
+        gathered = torch.empty(self.world_size * longest, width + ID_BYTES, dtype=torch.uint8, device=packed.device)
+        dist.all_gather_single(gathered, packed, group=self.group)
+        self.bytes_moved += packed.numel()
+        keep = torch.cat([torch.arange(size, device=packed.device) + rank * longest for rank, size in enumerate(sizes)])
+        gathered = gathered[keep]
+        return (
+            gathered[:, :width].contiguous().view(embeddings.dtype),
+            gathered[:, width:].contiguous().view(torch.int64).squeeze(1),
+        )
+
+    def scatter_sum(self, values: Tensor, sizes: list[int]) -> Tensor:
+        """Sum [N, D] over ranks and keep this rank's rows [B, D], by one reduce-scatter of M*D per rank."""
+        if self.world_size == 1:
+            return values
+        longest = max(sizes)
+        padded = values.new_zeros(self.world_size, longest, values.shape[1])
+        for block, part in zip(padded, torch.split(values, sizes), strict=True):
+            block[: part.shape[0]] = part
+        mine = values.new_empty(longest, values.shape[1])
+        dist.reduce_scatter_single(mine, padded.flatten(0, 1), group=self.group)
+        self.bytes_moved += mine.numel() * mine.element_size()
+        return mine[: sizes[self.rank]]
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum a small vector (loss parts, statistics) over ranks; its size does not depend on C."""
+        if self.world_size == 1:
+            return values
+        values = values.clone()
+        dist.all_reduce(values, group=self.group)
+        self.bytes_moved += values.numel() * values.element_size()
+        return values

@@ -1,0 +1,67 @@
+"""Centers and their momentum as saved: keyed by global class id, so any world size can read them back.
+
+Shape letters: R rows of one piece, D embedding size.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from partial_fc.center_sgd import CenterSGD
+from partial_fc.head import PartialFC
+
+Piece = dict[str, Any]
+
+
+def center_state(head: PartialFC, optimizer: CenterSGD) -> Piece:
+    """This rank's piece: ``start, stop, num_classes, embedding_dim, centers [R, D], momentum [R, D] | None``."""
+    momentum = optimizer.state[head.centers].get("momentum_buffer")
+    return {
+        "start": head.class_shard.start,
+        "stop": head.class_shard.stop,
+        "num_classes": head.num_classes,
+        "embedding_dim": head.embedding_dim,
+        "centers": head.centers.detach(),
+        "momentum": momentum,
+    }
+
+
+@torch.no_grad()
+def load_center_state(head: PartialFC, optimizer: CenterSGD, pieces: Sequence[Piece]) -> None:
+    """Fill this rank's rows from pieces written by any number of ranks, in any order.
+
+    Raises ValueError, naming the gap, when the pieces do not belong to this head or do not cover its classes.
+    """
+    for piece in pieces:
+        found = (piece["num_classes"], piece["embedding_dim"])
+        if found != (head.num_classes, head.embedding_dim):
+            raise ValueError(
+                f"saved centers are {found[0]} classes x {found[1]}, this head has "
+                f"{head.num_classes} x {head.embedding_dim}: resume with the configuration of that run"
+            )
+    head.load_centers(_assemble(head, pieces, "centers"))
+    if any(piece["momentum"] is not None for piece in pieces):
+        momentum = _assemble(head, pieces, "momentum").to(head.centers.device)
+        optimizer.state[head.centers]["momentum_buffer"] = momentum
+    else:
+        optimizer.state.pop(head.centers, None)
+
+
+def _assemble(head: PartialFC, pieces: Sequence[Piece], key: str) -> Tensor:
+    shard = head.class_shard
+    rows = torch.zeros(len(shard), head.embedding_dim)
+    covered = torch.zeros(len(shard), dtype=torch.bool)
+    for piece in pieces:
+        begin, end = max(piece["start"], shard.start), min(piece["stop"], shard.stop)
+        if begin >= end:
+            continue
+        source = piece[key]
+        if source is not None:
+            rows[begin - shard.start : end - shard.start] = source[begin - piece["start"] : end - piece["start"]]
+        covered[begin - shard.start : end - shard.start] = True
+    if not bool(covered.all()):
+        missing = shard.start + int((~covered).nonzero()[0])
+        raise ValueError(f"saved {key} lack class {missing}: a file of the checkpoint is missing")
+    return rows
