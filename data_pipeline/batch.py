@@ -1,0 +1,62 @@
+"""What the loader hands out, and what it hands to a decoder.
+
+Shapes: B images of one rank's batch (may be 0 in a partial last batch), H = W = image size.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """One rank's part of a global batch, all on one device.
+
+    images: [B, 3, H, W] float32 RGB in [-1, 1]. identities: [B] int64. indices: [B] int64, positions in the data set.
+    """
+
+    images: torch.Tensor
+    identities: torch.Tensor
+    indices: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedBatch:
+    """The same before decoding. indices, identities: [B] int64; jpegs: B encoded images; flips: [B] bool."""
+
+    indices: NDArray[np.int64]
+    identities: NDArray[np.int64]
+    jpegs: list[bytes]
+    flips: NDArray[np.bool_]
+
+
+class BadImageError(ValueError):
+    """An image cannot be decoded: ``place`` is its place in the batch."""
+
+    def __init__(self, place: int, reason: str) -> None:
+        super().__init__(reason)
+        self.place = place
+
+
+class Decoder(Protocol):
+    """Turns encoded batches into images, in order, some of them ahead of time.
+
+    An image is mirrored where its flip is set, resized to the image size where it has another, and scaled:
+    (value - 127.5) / 127.5.
+    """
+
+    def submit(self, batch: EncodedBatch) -> None:
+        """Start decoding a batch of at least one image."""
+
+    def collect(self) -> torch.Tensor:
+        """Images [B, 3, H, W] of the oldest batch submitted; the tensor owns its memory.
+
+        Raises:
+            BadImageError: one of them cannot be decoded; nothing is in flight afterwards.
+        """
+
+    def clear(self) -> None:
+        """Forget what is in flight."""

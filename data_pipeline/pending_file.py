@@ -1,0 +1,63 @@
+"""A file that appears whole or not at all: written beside its place, then renamed into it."""
+
+import os
+import secrets
+import weakref
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+
+def _close_and_unlink(stream: BinaryIO, temporary: Path) -> None:
+    stream.close()
+    temporary.unlink(missing_ok=True)
+
+
+class PendingFile:
+    """A binary file under a temporary name in the folder of ``path``.
+
+    ``finish()`` flushes it to the disk, ``publish()`` renames it to ``path``, ``discard()`` removes it.
+    As a context manager it publishes on a clean exit and discards on an exception. One that is
+    forgotten removes its temporary file when it is collected.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+        # Opened with "x" rather than mkstemp: the user's umask decides who may read the result.
+        self.stream: BinaryIO = self._temporary.open("xb")
+        self._cleanup = weakref.finalize(self, _close_and_unlink, self.stream, self._temporary)
+
+    def finish(self) -> None:
+        """Flush everything to the disk and close; the temporary name stays."""
+        if not self.stream.closed:
+            self.stream.flush()
+            os.fsync(self.stream.fileno())
+            self.stream.close()
+
+    def publish(self) -> None:
+        """Give the finished file its real name."""
+        self.finish()
+        self._temporary.replace(self.path)
+        self._cleanup.detach()
+
+    def discard(self) -> None:
+        """Remove the temporary file; harmless after ``publish()``."""
+        self._cleanup()
+
+    def __enter__(self) -> "PendingFile":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.publish()
+        else:
+            self.discard()
+
+
+def write_file(path: Path, content: bytes | str) -> None:
+    """Write ``content`` (text as UTF-8) to ``path`` in one piece."""
+    with PendingFile(path) as pending:
+        pending.stream.write(content.encode() if isinstance(content, str) else content)

@@ -1,0 +1,125 @@
+"""Bad input gets one clear line and exit code 2, and nothing is written."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from commands import pfc, run, torchrun
+from small_faces import make_small_faces, write_run
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_small_faces(tmp_path_factory.mktemp("faces") / "small")
+
+
+@pytest.fixture
+def own_faces(faces: Path, tmp_path: Path) -> Path:
+    """A copy that a test may damage."""
+    return Path(shutil.copytree(faces, tmp_path / "faces"))
+
+
+def refuse(tmp_path: Path, faces: Path, *overrides: str) -> str:
+    """Train as configured; it must end with one line, exit code 2 and no output folder. Returns the line."""
+    output = tmp_path / "out"
+    config = write_run(tmp_path / "run.toml", output=output, faces=faces)
+    sets = [part for override in overrides for part in ("--set", override)]
+    finished = run(pfc("train", config, *sets), cwd=tmp_path)
+    assert finished.code == 2, finished.err
+    assert len(finished.err.strip().splitlines()) == 1, finished.err
+    assert not output.exists()
+    return finished.error_lines[0]
+
+
+def test_missing_index(own_faces: Path, tmp_path: Path) -> None:
+    (own_faces / "train.idx").unlink()
+    line = refuse(tmp_path, own_faces)
+    assert str(own_faces / "train.idx") in line
+    assert "rebuild" in line
+
+
+def test_truncated_records(own_faces: Path, tmp_path: Path) -> None:
+    records = own_faces / "train.rec"
+    with records.open("r+b") as file:
+        file.truncate(records.stat().st_size * 2 // 3)
+    line = refuse(tmp_path, own_faces)
+    assert str(records) in line
+    assert "byte" in line
+
+
+def test_missing_records(tmp_path: Path) -> None:
+    assert "train.rec" in refuse(tmp_path, tmp_path / "nowhere" / "train.rec")
+
+
+def test_identity_outside_the_classes(faces: Path, tmp_path: Path) -> None:
+    line = refuse(tmp_path, faces, "data.num_identities=5")
+    assert "identity 5" in line
+    assert "[0, 5)" in line
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.batchsize=8", "the nearest known key is 'data.batch_size'"),
+        ("data.batch_size=64", "batch"),
+        ("run.world_size=2", "run.world_size is 2, the launcher started 1"),
+        ("run.device=cuda", "this machine has 0"),
+        ("data.image_size=50", "multiple of 16"),
+        ("schedule.warmup=500", "schedule.warmup lasts 500 of 24 steps"),
+        ('evaluation.pairs=["absent.bin"]', "absent.bin"),
+        ('backbone.pretrained="absent.pt"', "absent.pt"),
+    ],
+)
+def test_bad_values(faces: Path, tmp_path: Path, override: str, message: str) -> None:
+    assert message in refuse(tmp_path, faces, override)
+
+
+def test_pairs_that_would_run_code(faces: Path, tmp_path: Path) -> None:
+    pairs = tmp_path / "evil.bin"
+    pairs.write_bytes(b"cos\nsystem\n(S'touch " + str(tmp_path / "ran").encode() + b"'\ntR.")
+    line = refuse(tmp_path, faces, f"evaluation.pairs=['{pairs}']")
+    assert "evil.bin" in line
+    assert not (tmp_path / "ran").exists()
+
+
+def test_an_output_folder_that_holds_something_else(faces: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    config = write_run(tmp_path / "run.toml", output=output, faces=faces, steps=2)
+    output.mkdir()
+    (output / "thesis.txt").write_text("precious")
+    finished = run(pfc("train", config, "--set", "schedule.warmup=0"), cwd=tmp_path)
+    assert (finished.code, len(finished.error_lines)) == (2, 1)
+    assert "is not empty and holds no run" in finished.err
+    assert [path.name for path in output.iterdir()] == ["thesis.txt"]
+
+
+def test_an_output_folder_that_holds_another_run(faces: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    config = write_run(tmp_path / "run.toml", output=output, faces=faces, steps=2)
+    command = pfc("train", config, "--set", "schedule.warmup=0")
+    assert run(command, cwd=tmp_path).code == 0
+    before = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
+    finished = run([*command, "--set", "optimizer.lr=0.2"], cwd=tmp_path)
+    assert (finished.code, len(finished.error_lines)) == (2, 1)
+    assert "holds another run (optimizer.lr is 0.05 there, 0.2 here)" in finished.err
+    assert {path: path.stat().st_mtime_ns for path in output.rglob("*")} == before
+    # What does not touch the learning may change.
+    assert run([*command, "--set", "log.every_steps=7"], cwd=tmp_path).code == 0
+
+
+def test_two_ranks_are_told_too(faces: Path, tmp_path: Path) -> None:
+    """Each rank says its line and leaves; none is left waiting for the others."""
+    output = tmp_path / "out"
+    config = write_run(tmp_path / "run.toml", output=output, faces=faces)
+    finished = run(torchrun(2, "train", config, "--set", "data.batch_size=40"), cwd=tmp_path)
+    assert finished.code != 0
+    assert "rank 0: " in finished.error_lines[0] or "rank 1: " in finished.error_lines[0]
+    assert "exitcode  : 2" in finished.err
+    assert not output.exists()
+    output.mkdir()
+    (output / "thesis.txt").write_text("precious")
+    finished = run(torchrun(2, "train", config), cwd=tmp_path)
+    assert "exitcode  : 2" in finished.err
+    assert "holds no run" in finished.error_lines[0]

@@ -1,0 +1,92 @@
+"""The run configuration: what it accepts, and the one line it says of what it does not."""
+
+from pathlib import Path
+
+import pytest
+
+from trainer.config import load_config
+from trainer.errors import ConfigError
+
+pytestmark = pytest.mark.unit
+
+MINIMAL = """
+[run]
+output = "runs/a"
+[data]
+records = "faces"
+[train]
+steps = 10
+"""
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "run.toml"
+    path.write_text(text)
+    return path
+
+
+def test_minimal_configuration_gets_the_papers_defaults(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, MINIMAL))
+    assert (config.head.scale, config.head.slope, config.head.a, config.head.b) == (64.0, 80.0, 0.90, 1.20)
+    assert (config.optimizer.lr, config.optimizer.momentum, config.optimizer.weight_decay) == (0.1, 0.9, 5e-4)
+    assert config.data.image_size == 112
+
+
+def test_the_resolved_configuration_reads_back_equal(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, MINIMAL), ['schedule.kind="multistep"', "schedule.milestones=[5, 8]"])
+    assert load_config(write(tmp_path, config.to_toml())) == config
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [("run.seed=7", 7), ("run.device=cpu", "cpu"), ('run.device="cpu"', "cpu")],
+)
+def test_overrides_are_toml_or_text(tmp_path: Path, override: str, value: object) -> None:
+    config = load_config(write(tmp_path, MINIMAL), [override])
+    assert getattr(config.run, override.split("=")[0].split(".")[1]) == value
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.batchsize=4", "unknown key 'data.batchsize'; the nearest known key is 'data.batch_size'"),
+        ("optimiser.lr=1", "unknown key 'optimiser'; the nearest known key is 'optimizer'"),
+        ("optimizer.learning_rate=1", "unknown key 'optimizer.learning_rate'; the nearest known key is"),
+        ("backbone.name=resnet", "backbone.name: Input should be 'mobilefacenet'"),
+        ("data.batch_size=0", "data.batch_size: Input should be greater than or equal to 2, got 0"),
+        ("head.scale=nan", "head.scale"),
+        ("train.epochs=3", "train: give exactly one of train.steps and train.epochs"),
+        ("schedule.milestones=[3]", "milestones and kind = 'multistep' belong together"),
+        ("run", "write it as table.key=value"),
+        ("run.output.x=1", "'output' is a value, not a table"),
+    ],
+)
+def test_bad_values_get_one_clear_line(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path, MINIMAL), [override])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_key_missing_file_and_broken_toml(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'data' is missing \(and 1 more\)"):
+        load_config(write(tmp_path, '[run]\noutput = "a"\n'))
+    with pytest.raises(ConfigError, match="no such file"):
+        load_config(tmp_path / "absent.toml")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        load_config(write(tmp_path, "[run\n"))
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="cannot be read as text"):
+        load_config(tmp_path / "binary.toml")
+
+
+def test_a_folder_stands_for_its_train_rec(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, MINIMAL), [f"data.records=['{tmp_path}', '{tmp_path}/b.rec']"])
+    assert config.data.record_files() == [tmp_path / "train.rec", tmp_path / "b.rec"]
+
+
+def test_examples_are_valid() -> None:
+    examples = sorted((Path(__file__).parents[2] / "examples").glob("*.toml"))
+    assert examples
+    for path in examples:
+        load_config(path)

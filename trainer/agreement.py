@@ -1,0 +1,68 @@
+"""Ranks act together: one rank's decision or failure becomes everyone's, so that none is left waiting."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+from data_pipeline import DataError
+from trainer.errors import ConfigError
+from trainer.world import World
+
+Result = TypeVar("Result")
+
+
+class PeerFailedError(RuntimeError):
+    """Another rank failed in a step that all ranks take together; its own log says why."""
+
+
+def first_rank_decides(world: World, action: Callable[[], Result]) -> Result:
+    """Run ``action`` on rank 0 and return its result on every rank.
+
+    A ConfigError or DataError of rank 0 is raised on all ranks with the same message.
+    """
+    if world.world_size == 1:
+        return action()
+    message: list[tuple[str, object]] = [("", None)]
+    if world.is_first:
+        try:
+            message = [("result", action())]
+        except (ConfigError, DataError) as error:
+            message = [("bad input", str(error))]
+        except Exception as error:
+            dist.broadcast_object_list([("failure", f"{type(error).__name__}: {error}")], 0)
+            raise
+    dist.broadcast_object_list(message, 0)
+    kind, content = message[0]
+    if kind == "bad input":
+        raise ConfigError(str(content))
+    if kind == "failure":
+        raise PeerFailedError(f"rank 0 failed: {content}")
+    return content  # type: ignore[return-value]  # rank 0's own result
+
+
+def any_rank(world: World, flag: bool) -> bool:
+    """Whether the flag is raised on any rank: a one-number all-reduce on the CPU."""
+    if world.world_size == 1:
+        return flag
+    value = torch.tensor([flag], dtype=torch.int32)
+    dist.all_reduce(value, dist.ReduceOp.MAX)
+    return bool(value.item())
+
+
+def together(world: World, action: Callable[[], None], what: str) -> None:
+    """Run ``action`` on every rank; if it fails on one, it fails on all.
+
+    Raises the rank's own error there and PeerFailedError elsewhere.
+    """
+    failure: Exception | None = None
+    try:
+        action()
+    except Exception as error:
+        failure = error
+    failed = any_rank(world, failure is not None)
+    if failure is not None:
+        raise failure
+    if failed:
+        raise PeerFailedError(f"{what}: another rank failed; see its log")

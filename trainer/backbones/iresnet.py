@@ -1,0 +1,112 @@
+"""IResNet: the residual networks of ArcFace, full resolution in the first layer, no pooling at the end.
+
+Shapes: B batch, S image side, D embedding_dim. Module names and tensor shapes are those of InsightFace's
+arcface_torch (r18, r34, r50, r100), so its published weights load at S = 112.
+
+References: Deng et al., "ArcFace", CVPR 2019, arXiv 1801.07698; Duta et al., "Improved Residual Networks for
+Image and Video Recognition", ICPR 2020, arXiv 2004.04989.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from trainer.backbones.channel_prelu import ChannelPReLU
+from trainer.backbones.channels_last import Conv2d, to_fast_layout
+from trainer.backbones.precision import leave_trunk, trunk_autocast
+
+CHANNELS = (64, 128, 256, 512)
+BLOCKS = {
+    "iresnet18": (2, 2, 2, 2),
+    "iresnet34": (3, 4, 6, 3),
+    "iresnet50": (3, 4, 14, 3),
+    "iresnet100": (3, 13, 30, 3),
+}
+
+
+class PreNormBlock(nn.Module):
+    """norm, conv 3x3, norm, PReLU, conv 3x3 (with the stride), norm; plus the input or its 1x1 projection.
+
+    Input [B, in_channels, H, W], output [B, out_channels, H / stride, W / stride].
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(in_channels)
+        self.conv1 = Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.prelu = ChannelPReLU(out_channels)
+        self.conv2 = Conv2d(out_channels, out_channels, 3, stride, padding=1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out_channels)
+        self.downsample: nn.Module | None = None
+        if stride != 1 or in_channels != out_channels:
+            self.downsample = nn.Sequential(
+                Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The residual branch plus the shortcut."""
+        out: Tensor = self.conv1(self.bn1(x))
+        out = self.bn3(self.conv2(self.prelu(self.bn2(out))))
+        # In place is safe: batch norm's backward needs its input, not its output.
+        return out.add_(x if self.downsample is None else self.downsample(x))
+
+
+class IResNet(nn.Module):
+    """Images [B, 3, S, S] in [-1, 1] -> embeddings [B, D] float32, not normalised.
+
+    ``blocks`` gives the residual blocks of the four stages; ``image_size`` is S, a multiple of 16. With
+    ``trunk_dtype`` bfloat16 the convolutional trunk runs under autocast; the projection stays in float32.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[int],
+        embedding_dim: int = 512,
+        *,
+        image_size: int = 112,
+        dropout: float = 0.0,
+        trunk_dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.trunk_dtype = trunk_dtype
+        self.conv1 = Conv2d(3, CHANNELS[0], 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(CHANNELS[0])
+        self.prelu = ChannelPReLU(CHANNELS[0])
+        self.layer1 = _stage(CHANNELS[0], CHANNELS[0], blocks[0])
+        self.layer2 = _stage(CHANNELS[0], CHANNELS[1], blocks[1])
+        self.layer3 = _stage(CHANNELS[1], CHANNELS[2], blocks[2])
+        self.layer4 = _stage(CHANNELS[2], CHANNELS[3], blocks[3])
+        self.bn2 = nn.BatchNorm2d(CHANNELS[3])
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(CHANNELS[3] * (image_size // 16) ** 2, embedding_dim)
+        self.features = nn.BatchNorm1d(embedding_dim)
+        # The scale of each embedding component stays 1: the head normalises anyway.
+        self.features.weight.requires_grad_(False)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, 0.0, 0.1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Embed a batch."""
+        with trunk_autocast(images.device.type, self.trunk_dtype):
+            x = self.prelu(self.bn1(self.conv1(to_fast_layout(images))))
+            x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+            x = self.dropout(torch.flatten(self.bn2(x), 1))
+        out: Tensor = self.features(self.fc(leave_trunk(x)))
+        return out.float()
+
+
+def _stage(in_channels: int, out_channels: int, blocks: int) -> nn.Sequential:
+    """``blocks`` blocks, the first of which halves the resolution and sets the width."""
+    return nn.Sequential(
+        OrderedDict(
+            (
+                str(i),
+                PreNormBlock(in_channels if i == 0 else out_channels, out_channels, stride=2 if i == 0 else 1),
+            )
+            for i in range(blocks)
+        )
+    )

@@ -1,0 +1,1 @@
+"""One module per subcommand of ``pfc``; each offers ``add_parser(subparsers)``."""

@@ -1,0 +1,33 @@
+"""``pfc train RUN.toml``: train, or continue, one run."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from trainer.config import load_config
+from trainer.errors import ExitCode
+from trainer.training import train
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add ``train`` to the command line."""
+    parser = subparsers.add_parser(
+        "train",
+        help="train a face model as a configuration says",
+        description="Train as RUN.toml says. Started again with the same configuration, a run continues from its "
+        "newest checkpoint. On several ranks: torchrun --nproc-per-node N -m trainer train RUN.toml",
+    )
+    parser.add_argument("config", type=Path, metavar="RUN.toml", help="run configuration")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="table.key=value",
+        help="override one value of the configuration (TOML syntax; may be repeated)",
+    )
+    parser.set_defaults(handler=_run)
+
+
+def _run(arguments: argparse.Namespace) -> ExitCode:
+    return train(load_config(arguments.config, arguments.overrides))

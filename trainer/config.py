@@ -1,0 +1,195 @@
+"""A run's configuration: one TOML file, checked before anything starts.
+
+Each component owns its own table; this file composes them. Unknown keys are errors that name the nearest key.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from trainer.absolute_path import AbsolutePath
+from trainer.backbones import BackboneConfig
+from trainer.checkpoint_config import CheckpointConfig
+from trainer.errors import ConfigError
+from trainer.evaluation import EvaluationConfig
+from trainer.schedule import ScheduleConfig
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RunConfig(_Table):
+    """Where the run lives and on what it runs."""
+
+    output: AbsolutePath  # folder of checkpoints, metrics and the report
+    seed: Annotated[int, Field(ge=0)] = 0
+    device: str = "auto"  # auto, cpu, cuda, cuda:N
+    world_size: Annotated[int, Field(ge=1)] | None = None  # refuse to run on any other number of ranks
+    timeout_seconds: Annotated[float, Field(gt=0)] = 600.0  # of any collective, the first meeting included
+
+
+class DataConfig(_Table):
+    """The training images."""
+
+    records: AbsolutePath | tuple[AbsolutePath, ...]  # .rec files, or folders that hold a train.rec
+    num_identities: Annotated[int, Field(ge=1)] | None = None  # None: as the property file or the labels say
+    image_size: Annotated[int, Field(ge=32)] = 112
+    batch_size: Annotated[int, Field(ge=2)] = 64  # per rank; batch normalisation needs two
+    decoder: Literal["dali", "cpu"] = "dali"
+    flip: bool = True
+    threads: Annotated[int, Field(ge=1)] = 1
+    prefetch: Annotated[int, Field(ge=1)] = 2
+
+    def record_files(self) -> list[Path]:
+        """The ``.rec`` files; a folder stands for the ``train.rec`` in it."""
+        listed = [self.records] if isinstance(self.records, Path) else list(self.records)
+        return [path / "train.rec" if path.is_dir() else path for path in listed]
+
+
+class HeadConfig(_Table):
+    """The loss over all class centers; angles in radians."""
+
+    loss: Literal["sface"] = "sface"
+    scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 64.0
+    slope: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 80.0
+    a: Annotated[float, Field(gt=0, lt=3.1416)] = 0.90
+    b: Annotated[float, Field(gt=0, lt=3.1416)] = 1.20
+    tolerance: Annotated[float, Field(ge=0, lt=1)] = 1e-3
+
+
+class OptimizerConfig(_Table):
+    """SGD for the backbone and, row by row, for the class centers."""
+
+    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+
+
+class TrainConfig(_Table):
+    """How long."""
+
+    steps: Annotated[int, Field(ge=1)] | None = None
+    epochs: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "TrainConfig":
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give exactly one of train.steps and train.epochs")
+        return self
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Optimizer steps of the whole run, at least 1."""
+        return self.steps if self.steps is not None else max(1, round((self.epochs or 0) * steps_per_epoch))
+
+
+class MetricsConfig(_Table):
+    """The Prometheus exporter: rank r of a machine listens on port + local rank."""
+
+    port: Annotated[int, Field(ge=1, le=65000)] | None = None  # None: no exporter
+    address: str = "0.0.0.0"
+
+
+class LogConfig(_Table):
+    """How often a line goes to metrics.jsonl and the log."""
+
+    every_steps: Annotated[int, Field(ge=1)] = 10
+
+
+class Config(_Table):
+    """A whole run."""
+
+    run: RunConfig
+    data: DataConfig
+    train: TrainConfig
+    backbone: BackboneConfig = BackboneConfig()
+    head: HeadConfig = HeadConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    metrics: MetricsConfig = MetricsConfig()
+    log: LogConfig = LogConfig()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values as TOML and JSON can hold them: paths as text, absent values left out."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    def to_toml(self) -> str:
+        """The resolved configuration, as written beside the checkpoints."""
+        return tomli_w.dumps(self.to_dict())
+
+
+def load_config(path: Path, overrides: Iterable[str] = ()) -> Config:
+    """Read ``path``, apply ``a.b=value`` overrides, check everything.
+
+    Values of overrides are TOML (``0.1``, ``true``, ``["x.bin"]``); what is not TOML is text.
+    Raises ConfigError, one line: which key of which file, what is wrong, the nearest known key.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; give the path of a run configuration in TOML") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as text ({error})") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    for override in overrides:
+        _apply(values, override)
+    return config_from(values, str(path))
+
+
+def config_from(values: dict[str, Any], source: str) -> Config:
+    """Check plain values; ``source`` names them in errors. Raises ConfigError as :func:`load_config` does."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise ConfigError(f"{source}: {_describe(problems[0])}{more}") from None
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    names = key.strip().split(".")
+    if not equals or not all(names):
+        raise ConfigError(f"--set {override}: write it as table.key=value")
+    table = values
+    for name in names[:-1]:
+        table = table.setdefault(name, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"--set {override}: '{name}' is a value, not a table")
+    try:
+        table[names[-1]] = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        table[names[-1]] = text
+
+
+def _describe(problem: Any) -> str:
+    location = [part for part in problem["loc"] if isinstance(part, str)]
+    key = ".".join(location)
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys()
+        nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0) or known
+        return f"unknown key '{key}'; the nearest known key is '{nearest[0]}'"
+    if problem["type"] == "missing":
+        return f"'{key}' is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    given = problem["input"]
+    shown = "" if isinstance(given, dict | list) else f", got {given!r}"
+    return f"{key}: {message}{shown}" if key else message
+
+
+def _known_keys() -> list[str]:
+    keys: list[str] = []
+    for table, field in Config.model_fields.items():
+        keys.append(table)
+        model = field.annotation
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            keys.extend(f"{table}.{name}" for name in model.model_fields)
+    return keys

@@ -1,0 +1,62 @@
+"""The backbone, data-parallel: DistributedDataParallel whose gradients are summed, not averaged.
+
+The head's loss is the mean over the global batch and its gradients are exact derivatives of that number (see
+``partial_fc.head``). A parameter's derivative is then the sum of the ranks' contributions; this file is the one
+place where that is said.
+"""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from trainer.world import World
+
+
+def _sum_over_ranks(_: Any, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:  # type: ignore[name-defined]  # DDP checks it
+    work = dist.all_reduce(bucket.buffer(), async_op=True)
+    summed: torch.futures.Future[Tensor] = work.get_future().then(lambda future: future.value()[0])
+    return summed
+
+
+def data_parallel(backbone: nn.Module, world: World, *, image_size: int) -> nn.Module:
+    """Wrap ``backbone`` for this world; the module itself in a world of one.
+
+    One throw-away forward and backward runs first: DDP reorders its gradient buckets after the first backward,
+    and an all-reduce over three or more ranks rounds differently in another order, so without it a resumed run
+    would not repeat its first step bit for bit. Weights, buffers, gradients and random state are left untouched.
+    """
+    if world.world_size == 1:
+        return backbone
+    wrapped = DistributedDataParallel(
+        backbone, device_ids=[world.device] if world.device.type == "cuda" else None, gradient_as_bucket_view=True
+    )
+    wrapped.register_comm_hook(None, _sum_over_ranks)
+    _settle_buckets(wrapped, backbone, world.device, image_size)
+    return wrapped
+
+
+def _settle_buckets(wrapped: nn.Module, backbone: nn.Module, device: torch.device, image_size: int) -> None:
+    buffers = [buffer.clone() for buffer in backbone.buffers()]
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        for _ in range(2):  # the reordering happens at the start of the second forward
+            images = torch.zeros(2, 3, image_size, image_size, device=device)
+            wrapped(images).sum().backward()
+            wrapped.zero_grad()
+    with torch.no_grad():
+        for buffer, saved in zip(backbone.buffers(), buffers, strict=True):
+            buffer.copy_(saved)
+
+
+def share_buffers(backbone: nn.Module, world: World) -> None:
+    """Give every rank rank 0's buffers (batch-norm statistics), as DDP does before its next forward.
+
+    Needed before all ranks evaluate together: each has seen its own local batches only.
+    """
+    if world.world_size == 1:
+        return
+    for buffer in backbone.buffers():
+        dist.broadcast(buffer, 0)

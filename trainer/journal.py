@@ -1,0 +1,104 @@
+"""metrics.jsonl: one line of averages every few steps, the source of the report's curves."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from partial_fc import HeadStats
+
+AVERAGED = (
+    "loss",
+    "loss_intra",
+    "loss_inter",
+    "theta_positive",
+    "theta_negative",
+    "theta_negative_std",
+    "active_pairs",
+    "error",
+)
+
+
+class Journal:
+    """Collects steps and appends their averages to ``path`` as one JSON object a line (None: to no file).
+
+    Each line repeats ``constants`` of the run, so that it can be read alone. Angles are in radians, times in seconds;
+    ``active_pairs`` is the mean per step over all ranks.
+    """
+
+    def __init__(self, path: Path | None, *, constants: Mapping[str, int]) -> None:
+        self._path = path
+        self._constants = dict(constants)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._sums = dict.fromkeys(AVERAGED, 0.0)
+        self._phases: dict[str, float] = {}
+        self._modes: dict[str, int] = {}
+        self._seconds = 0.0
+        self._samples = 0
+        self._steps = 0
+        self._last: HeadStats | None = None
+
+    def add(self, stats: HeadStats, *, samples: int, step_seconds: float, phase_seconds: Mapping[str, float]) -> None:
+        """Take one step in; samples: of all ranks."""
+        for key in AVERAGED:
+            self._sums[key] += stats[key]
+        for phase, seconds in phase_seconds.items():
+            self._phases[phase] = self._phases.get(phase, 0.0) + seconds
+        self._modes[stats.mode] = self._modes.get(stats.mode, 0) + 1
+        self._seconds += step_seconds
+        self._samples += samples
+        self._steps += 1
+        self._last = stats
+
+    @property
+    def images_per_second(self) -> float:
+        """Of all ranks, over the steps collected since the last line."""
+        return self._samples / self._seconds if self._seconds else 0.0
+
+    def write(self, *, time: float, step: int, epoch: float, samples: int, learning_rate: float) -> dict[str, Any]:
+        """Append the averages since the last line and return them; samples: all that the run has seen."""
+        assert self._last is not None, "a line needs at least one step"
+        line: dict[str, Any] = {"time": time, "step": step, "epoch": epoch, "samples": samples}
+        line |= {key: _number(total / self._steps) for key, total in self._sums.items()}
+        line |= {
+            "mode": self._last.mode,
+            "mode_steps": self._modes,
+            "cut": self._last.cut,
+            "bytes_moved": self._last.bytes_moved,
+            "learning_rate": learning_rate,
+            "images_per_second": self.images_per_second,
+            "step_seconds": self._seconds / self._steps,
+            "phase_seconds": {phase: seconds / self._steps for phase, seconds in self._phases.items()},
+        }
+        line |= self._constants
+        if self._path is not None:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        self._reset()
+        return line
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None  # JSON has no NaN
+
+
+def forget_after(path: Path, step: int) -> None:
+    """Drop lines of steps later than ``step``: a run resumed there writes them again.
+
+    A torn last line of a killed run goes too. Written to a temporary file and renamed.
+    """
+    if not path.exists():
+        return
+    draft = path.with_name(f".{path.name}.part")
+    with path.open(encoding="utf-8", errors="replace") as old, draft.open("w", encoding="utf-8") as new:
+        for line in old:
+            try:
+                keep = line.endswith("\n") and int(json.loads(line)["step"]) <= step
+            except (ValueError, KeyError, TypeError):
+                keep = False
+            if keep:
+                new.write(line)
+    draft.replace(path)

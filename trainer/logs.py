@@ -1,0 +1,27 @@
+"""Structured logs: every rank writes one JSON object a line to its own file."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import structlog
+from structlog.typing import FilteringBoundLogger
+
+
+@contextmanager
+def rank_log(run_folder: Path, rank: int) -> Iterator[FilteringBoundLogger]:
+    """A logger that appends to ``run_folder/logs/rank_NNNN.jsonl``; each line has time (ISO, UTC), level, rank."""
+    folder = run_folder / "logs"
+    folder.mkdir(exist_ok=True)
+    with (folder / f"rank_{rank:04d}.jsonl").open("a", encoding="utf-8", buffering=1) as file:
+        logger: FilteringBoundLogger = structlog.wrap_logger(
+            structlog.WriteLogger(file),
+            processors=[
+                structlog.processors.add_log_level,
+                structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+                structlog.processors.format_exc_info,
+                structlog.processors.JSONRenderer(),
+            ],
+            wrapper_class=structlog.make_filtering_bound_logger(0),
+        )
+        yield logger.bind(rank=rank)

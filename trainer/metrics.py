@@ -1,0 +1,117 @@
+"""Prometheus metrics of a training rank; the registry is injected, one exporter per rank."""
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, start_http_server
+
+from partial_fc import HeadStats
+from trainer.errors import ConfigError
+
+STEP_BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+
+
+class TrainingMetrics:
+    """The metrics of one rank. Values of the loss and its angles are global; samples are this rank's own."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.steps = Counter("pfc_steps", "Optimizer steps taken by this process.", registry=registry)
+        self.samples = Counter("pfc_samples", "Images this rank trained on.", registry=registry)
+        self.step = Gauge("pfc_step", "Number of the run's last finished step.", registry=registry)
+        self.target_steps = Gauge("pfc_target_steps", "Steps of the whole run.", registry=registry)
+        self.epoch = Gauge("pfc_epoch", "Epochs finished, with fraction.", registry=registry)
+        self.loss = Gauge("pfc_loss", "Loss of the last step, mean over the global batch.", ["part"], registry=registry)
+        self.angle = Gauge(
+            "pfc_angle_radians", "Mean angle between embeddings and class centers.", ["pair"], registry=registry
+        )
+        self.active_pairs = Gauge("pfc_active_pairs", "Active negatives of the last global batch.", registry=registry)
+        self.cut = Gauge("pfc_gradient_cut", "Coefficient from which a negative is active.", registry=registry)
+        self.gradient_error = Gauge(
+            "pfc_gradient_error_ratio", "Estimated relative error of the batch's gradient.", registry=registry
+        )
+        self.head_steps = Counter("pfc_head_steps", "Steps by the head's path.", ["mode"], registry=registry)
+        self.collective_bytes = Counter(
+            "pfc_head_collective_bytes", "Payload this rank's head handed to collectives.", registry=registry
+        )
+        self.learning_rate = Gauge("pfc_learning_rate", "Learning rate of the last step.", registry=registry)
+        self.step_seconds = Histogram(
+            "pfc_step_seconds", "Duration of a step.", buckets=STEP_BUCKETS, registry=registry
+        )
+        self.phase_seconds = Histogram(
+            "pfc_step_phase_seconds", "Duration of a step's phases.", ["phase"], buckets=STEP_BUCKETS, registry=registry
+        )
+        self.accuracy = Gauge(
+            "pfc_verification_accuracy_ratio", "10-fold verification accuracy.", ["pairs"], registry=registry
+        )
+        self.checkpoint_seconds = Histogram(
+            "pfc_checkpoint_seconds", "Duration of writing a checkpoint.", registry=registry
+        )
+        self.last_checkpoint_step = Gauge(
+            "pfc_last_checkpoint_step", "Step of the newest complete checkpoint.", registry=registry
+        )
+        self.run = Info("pfc_run", "What runs here.", registry=registry)
+
+    def describe_run(self, facts: Mapping[str, str]) -> None:
+        """Constant facts of the run as labels of ``pfc_run_info``."""
+        self.run.info(dict(facts))
+
+    def record_step(
+        self,
+        *,
+        step: int,
+        epoch: float,
+        local_samples: int,
+        stats: HeadStats,
+        learning_rate: float,
+        step_seconds: float,
+        phase_seconds: Mapping[str, float],
+    ) -> None:
+        """Take over one finished step."""
+        self.steps.inc()
+        self.samples.inc(local_samples)
+        self.step.set(step)
+        self.epoch.set(epoch)
+        for part, value in (("total", stats.loss), ("intra", stats.loss_intra), ("inter", stats.loss_inter)):
+            self.loss.labels(part).set(value)
+        self.angle.labels("positive").set(stats.theta_positive)
+        self.angle.labels("negative").set(stats.theta_negative)
+        self.active_pairs.set(stats.active_pairs)
+        self.cut.set(stats.cut)
+        self.gradient_error.set(stats.error)
+        self.head_steps.labels(stats.mode).inc()
+        self.collective_bytes.inc(stats.bytes_moved)
+        self.learning_rate.set(learning_rate)
+        self.step_seconds.observe(step_seconds)
+        for phase, seconds in phase_seconds.items():
+            self.phase_seconds.labels(phase).observe(seconds)
+
+
+@contextmanager
+def exporter(registry: CollectorRegistry, *, address: str, port: int | None, local_rank: int) -> Iterator[int | None]:
+    """Serve ``registry`` on ``port + local_rank`` within the block; yields that port, or None without one.
+
+    Raises ConfigError when the port is taken.
+    """
+    if port is None:
+        yield None
+        return
+    ProcessCollector(registry=registry)
+    try:
+        server, thread = start_http_server(port + local_rank, addr=address, registry=registry)
+    except OSError as error:
+        raise ConfigError(
+            f"metrics.port {port} + local rank {local_rank}: {address}:{port + local_rank} cannot be opened "
+            f"({error.strerror}); choose another metrics.port"
+        ) from None
+    try:
+        yield port + local_rank
+    finally:
+        _stop(server, thread)
+
+
+def _stop(server: WSGIServer, thread: threading.Thread) -> None:
+    server.shutdown()
+    server.server_close()
+    thread.join(timeout=5)

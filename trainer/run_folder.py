@@ -1,0 +1,73 @@
+"""The folder of a run: one run each, recognised by its resolved configuration.
+
+OUTPUT/  run.toml  metrics.jsonl  logs/rank_0000.jsonl  evaluations/  checkpoints/  report.html
+"""
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from trainer.config import Config
+from trainer.errors import ConfigError
+
+RESOLVED = "run.toml"
+
+# Tables that may change between a stop and its continuation: they do not touch what is learned.
+FREE_TABLES = ("evaluation", "checkpoint", "metrics", "log")
+FREE_KEYS = {("run", "output"), ("run", "device"), ("run", "timeout_seconds"), ("run", "world_size")}
+FREE_DATA_KEYS = {("data", "threads"), ("data", "prefetch"), ("data", "records")}
+
+
+def claim_run_folder(config: Config) -> Path:
+    """Make the run's folder, or recognise it as this same run's, to be continued.
+
+    Writes ``run.toml`` (resolved configuration). Raises ConfigError when the folder holds another run, naming
+    the first key that differs, or something that is no run at all.
+    """
+    folder = config.run.output
+    resolved = folder / RESOLVED
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"run.output {folder} is a file: name a folder")
+    if resolved.exists():
+        difference = _first_difference(_read(resolved), config.to_dict())
+        if difference is not None:
+            raise ConfigError(
+                f"run.output {folder} holds another run ({difference}): choose another folder, "
+                "or the same configuration to continue that run"
+            )
+    elif folder.exists() and any(folder.iterdir()):
+        raise ConfigError(f"run.output {folder} is not empty and holds no run: choose another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"run.output {folder} cannot be made: {error.strerror}") from None
+    draft = folder / f".{RESOLVED}.part"
+    try:
+        with draft.open("w", encoding="utf-8") as file:
+            file.write(config.to_toml())
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(resolved)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+    return folder
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); choose another run.output") from None
+
+
+def _first_difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
+    for table in sorted((old.keys() | new.keys()) - set(FREE_TABLES)):
+        before, after = old.get(table, {}), new.get(table, {})
+        for key in sorted(before.keys() | after.keys()):
+            if (table, key) in FREE_KEYS | FREE_DATA_KEYS:
+                continue
+            if before.get(key) != after.get(key):
+                return f"{table}.{key} is {before.get(key)!r} there, {after.get(key)!r} here"
+    return None

@@ -1,0 +1,214 @@
+"""A whole training run, assembled from its configuration."""
+
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from prometheus_client import CollectorRegistry
+from torch import nn
+
+from data_pipeline import RecordReader, check_identities, make_loader
+from data_pipeline.loader import Loader
+from partial_fc import CenterSGD, PartialFC, SFace
+from trainer.agreement import first_rank_decides
+from trainer.backbones import build_backbone
+from trainer.checkpoint import Position, Trained, complete_checkpoints, load_checkpoint
+from trainer.config import Config
+from trainer.engine import data_parallel
+from trainer.errors import ConfigError, ExitCode
+from trainer.journal import Journal, forget_after
+from trainer.logs import rank_log
+from trainer.loop import Plan, Reporting, TrainingLoop
+from trainer.metrics import TrainingMetrics, exporter
+from trainer.phases import PhaseClock
+from trainer.progress import Progress
+from trainer.run_folder import claim_run_folder
+from trainer.schedule import learning_rate_schedule
+from trainer.step import TrainStep
+from trainer.stopping import stop_on_signals
+from trainer.verification import RunVerification
+from trainer.world import World, joined_world
+
+JOURNAL = "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class Data:
+    """The training images as this rank reads them."""
+
+    loader: Loader
+    num_identities: int
+
+
+def train(config: Config) -> ExitCode:
+    """Train as configured, from the newest checkpoint of the run's folder if there is one.
+
+    Raises ConfigError or DataError before anything is written when the input cannot be used.
+    """
+    with ExitStack() as stack:
+        stop = stack.enter_context(stop_on_signals())
+        world = stack.enter_context(
+            joined_world(
+                config.run.device, expected_size=config.run.world_size, timeout_seconds=config.run.timeout_seconds
+            )
+        )
+        data = open_data(config, world)
+        config = config.model_copy(
+            update={"data": config.data.model_copy(update={"num_identities": data.num_identities})}
+        )
+        plan = make_plan(config, data.loader)
+        verification = RunVerification(
+            config.evaluation, run_folder=config.run.output, image_size=config.data.image_size, world=world
+        )
+        trained = build_trained(config, data.num_identities, world)
+        registry = CollectorRegistry()
+        metrics = TrainingMetrics(registry)
+        stack.enter_context(
+            exporter(registry, address=config.metrics.address, port=config.metrics.port, local_rank=world.local_rank)
+        )
+        run_folder = Path(first_rank_decides(world, lambda: str(claim_run_folder(config))))
+        log = stack.enter_context(rank_log(run_folder, world.rank))
+        network = data_parallel(trained.backbone, world, image_size=config.data.image_size)
+        position = resume(run_folder, trained, data.loader, world)
+        facts = {
+            "backbone": config.backbone.name,
+            "world_size": str(world.world_size),
+            "num_classes": str(data.num_identities),
+            "num_images": str(len(data.loader.reader)),
+            "device": str(world.device),
+        }
+        metrics.describe_run(facts)
+        metrics.target_steps.set(plan.total_steps)
+        log.info("started", step=position.step, total_steps=plan.total_steps, **facts)
+        clock = PhaseClock(time.perf_counter)
+        with Progress(world, total_steps=plan.total_steps, done_steps=position.step, stream=sys.stderr) as progress:
+            progress.say(_opening(config, data, plan, world, position))
+            loop = TrainingLoop(
+                config=config,
+                world=world,
+                run_folder=run_folder,
+                plan=plan,
+                loader=data.loader,
+                trained=trained,
+                train_step=TrainStep(
+                    network,
+                    trained.head,
+                    trained.backbone_optimizer,
+                    trained.center_optimizer,
+                    device=world.device,
+                    clock=clock,
+                ),
+                clock=clock,
+                verification=verification,
+                reporting=Reporting(_journal(run_folder, world, position, data), metrics, progress, log),
+                stop=stop,
+                position=position,
+            )
+            try:
+                return loop.run()
+            except BaseException:
+                log.exception("failed")
+                raise
+
+
+def open_data(config: Config, world: World) -> Data:
+    """Open and check the records. Raises DataError for input that cannot be trained on."""
+    reader = RecordReader(config.data.record_files())
+    num_identities = config.data.num_identities or reader.num_identities
+    check_identities(reader, num_identities)
+    loader = make_loader(
+        reader,
+        batch_size=config.data.batch_size,
+        rank=world.rank,
+        world_size=world.world_size,
+        seed=config.run.seed,
+        # Batch normalisation cannot train on a rank left with one image, so the remainder is dropped; the next
+        # epoch's order leaves out others.
+        drop_last=True,
+        decoder=config.data.decoder,
+        device=world.device,
+        image_size=config.data.image_size,
+        flip=config.data.flip,
+        num_threads=config.data.threads,
+        prefetch=config.data.prefetch,
+    )
+    return Data(loader, num_identities)
+
+
+def make_plan(config: Config, loader: Loader) -> Plan:
+    """Length of the run and its learning rate. Raises ConfigError for a warm-up that does not fit."""
+    total_steps = config.train.total_steps(len(loader))
+    try:
+        schedule = learning_rate_schedule(
+            config.schedule, base=config.optimizer.lr, total_steps=total_steps, steps_per_epoch=len(loader)
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return Plan(total_steps, len(loader), schedule)
+
+
+def build_trained(config: Config, num_identities: int, world: World) -> Trained:
+    """Backbone, head and their optimizers, on this rank's device; weights depend on run.seed alone."""
+    torch.manual_seed(config.run.seed)
+    backbone: nn.Module = build_backbone(config.backbone, image_size=config.data.image_size).to(world.device)
+    # From here on ranks draw (dropout) differently, but each the same in every run of this world size.
+    torch.manual_seed(config.run.seed * 1_000_003 + world.rank + 1)
+    settings = config.head
+    head = PartialFC(
+        num_identities,
+        config.backbone.embedding_dim,
+        SFace(scale=settings.scale, slope=settings.slope, a=settings.a, b=settings.b),
+        tolerance=settings.tolerance,
+        device=world.device,
+        seed=config.run.seed,
+    )
+    sgd = config.optimizer
+    return Trained(
+        backbone,
+        torch.optim.SGD(backbone.parameters(), lr=sgd.lr, momentum=sgd.momentum, weight_decay=sgd.weight_decay),
+        head,
+        CenterSGD(head, lr=sgd.lr, momentum=sgd.momentum, weight_decay=sgd.weight_decay),
+    )
+
+
+def resume(run_folder: Path, trained: Trained, loader: Loader, world: World) -> Position:
+    """Load the newest complete checkpoint into ``trained`` and ``loader``; the beginning when there is none."""
+    newest = first_rank_decides(world, lambda: _newest(run_folder))
+    if not newest:
+        return Position(0, 0, loader.state_dict())
+    position = load_checkpoint(run_folder / newest, trained, world=world)
+    loader.load_state_dict(position.loader)
+    return position
+
+
+def _newest(run_folder: Path) -> str:
+    complete = complete_checkpoints(run_folder)
+    return str(complete[-1].relative_to(run_folder)) if complete else ""
+
+
+def _journal(run_folder: Path, world: World, position: Position, data: Data) -> Journal:
+    path = run_folder / JOURNAL
+    if world.is_first:
+        forget_after(path, position.step)
+    constants = {
+        "world_size": world.world_size,
+        "global_batch": data.loader.global_batch,
+        "num_images": len(data.loader.reader),
+        "num_identities": data.num_identities,
+    }
+    # Every rank keeps averages for its own log; only rank 0's file is the run's journal.
+    return Journal(path if world.is_first else None, constants=constants)
+
+
+def _opening(config: Config, data: Data, plan: Plan, world: World, position: Position) -> str:
+    start = f"continuing at step {position.step}" if position.step else "starting"
+    return (
+        f"{start}: {len(data.loader.reader):,} images of {data.num_identities:,} identities, "
+        f"{config.backbone.name} at {config.data.image_size}x{config.data.image_size}, "
+        f"{world.world_size} {'rank' if world.world_size == 1 else 'ranks'} on {world.device.type}, "
+        f"global batch {data.loader.global_batch}, {plan.total_steps} steps "
+        f"of {plan.steps_per_epoch} an epoch -> {config.run.output}"
+    )

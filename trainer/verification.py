@@ -1,0 +1,64 @@
+"""Verification during a run: the pairs are split over the ranks, rank 0 scores and stores."""
+
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from data_pipeline.pairs import read_pairs
+from trainer.engine import share_buffers
+from trainer.errors import ConfigError
+from trainer.evaluation import EvaluationConfig, Evaluator, VerificationResult, save_result
+from trainer.world import World
+
+FOLDER = "evaluations"
+
+
+class RunVerification:
+    """The run's pair sets, read once; every rank embeds its part of each."""
+
+    def __init__(self, config: EvaluationConfig, *, run_folder: Path, image_size: int, world: World) -> None:
+        names = [path.stem for path in config.pairs]
+        if len(set(names)) != len(names):
+            raise ConfigError(f"evaluation.pairs: two files share the name '{max(names, key=names.count)}': rename one")
+        self._folder = run_folder / FOLDER
+        self._world = world
+        self._evaluators = [
+            Evaluator(path.stem, read_pairs(path), image_size, config.batch_size, world.device) for path in config.pairs
+        ]
+
+        for evaluator in self._evaluators:
+            evaluator.prepare(world.rank, world.world_size)
+
+    def has_results(self, step: int) -> bool:
+        """Whether this step was evaluated already (asked of rank 0's files by every rank alike)."""
+        folder = self._folder / f"step_{step:08d}"
+        found = all((folder / f"{evaluator.name}.json").exists() for evaluator in self._evaluators)
+        if self._world.world_size == 1:
+            return found
+        answer = torch.tensor([found], dtype=torch.int32)
+        dist.broadcast(answer, 0)
+        return bool(answer.item())
+
+    def run(self, backbone: nn.Module, step: int) -> list[VerificationResult]:
+        """Evaluate and store; results on rank 0, an empty list elsewhere. ``backbone``: the unwrapped module."""
+        if not self._evaluators:
+            return []
+        share_buffers(backbone, self._world)
+        results = []
+        for evaluator in self._evaluators:
+            part = evaluator.embed_part(backbone, self._world.rank, self._world.world_size)
+            parts = self._gather(part)
+            if parts is not None:
+                result = evaluator.result(torch.cat(parts))
+                save_result(self._folder, step, result)
+                results.append(result)
+        return results
+
+    def _gather(self, part: torch.Tensor) -> list[torch.Tensor] | None:
+        if self._world.world_size == 1:
+            return [part]
+        parts: list[torch.Tensor] | None = [part] * self._world.world_size if self._world.is_first else None
+        dist.gather_object(part.cpu(), parts, dst=0)
+        return parts

@@ -1,0 +1,123 @@
+"""Who this process is among all: rank, world size, device. The one file that reads the environment."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from trainer.errors import ConfigError
+
+LAUNCHER_KEYS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass(frozen=True)
+class World:
+    """One process's place in the run; passed as a value to whatever needs it."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is rank 0, which alone prints progress and writes shared files."""
+        return self.rank == 0
+
+
+def launched_place(environment: Mapping[str, str]) -> tuple[int, int, int]:
+    """``(rank, world_size, local_rank)`` as torchrun or any other launcher says; ``(0, 1, 0)`` without one.
+
+    Raises ConfigError when only some of the launcher's variables are set or one is not a sensible number.
+    """
+    if "WORLD_SIZE" not in environment and "RANK" not in environment:
+        return 0, 1, 0
+    missing = [key for key in LAUNCHER_KEYS if key not in environment]
+    if missing:
+        raise ConfigError(
+            f"the launcher set only a part of its environment: {', '.join(missing)} missing; use torchrun"
+        )
+    try:
+        rank, world_size, local_rank = (int(environment[key]) for key in LAUNCHER_KEYS[:3])
+    except ValueError:
+        raise ConfigError("RANK, WORLD_SIZE and LOCAL_RANK must be whole numbers; use torchrun") from None
+    if not 0 <= rank < world_size or local_rank < 0:
+        raise ConfigError(
+            f"RANK {rank} of WORLD_SIZE {world_size} (LOCAL_RANK {local_rank}) is impossible; use torchrun"
+        )
+    return rank, world_size, local_rank
+
+
+def rank_prefix(environment: Mapping[str, str] = os.environ) -> str:
+    """``"rank 3: "`` for messages of one of several ranks, nothing for a world of one."""
+    several = environment.get("WORLD_SIZE", "1") != "1"
+    return f"rank {environment.get('RANK', '?')}: " if several else ""
+
+
+def choose_device(name: str, local_rank: int) -> torch.device:
+    """ "auto", "cpu", "cuda" or "cuda:N" -> device; "auto" is this rank's GPU where there is one, else the CPU.
+
+    Raises ConfigError for a GPU that is not there.
+    """
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "cpu" or (name == "auto" and gpus == 0):
+        return torch.device("cpu")
+    index = local_rank
+    if name not in ("auto", "cuda"):
+        try:
+            device = torch.device(name)
+        except RuntimeError:
+            device = torch.device("meta")
+        if device.type != "cuda":
+            raise ConfigError(f"run.device '{name}' is unknown: use auto, cpu, cuda or cuda:N")
+        index = device.index if device.index is not None else local_rank
+    if index >= gpus:
+        raise ConfigError(
+            f"run.device '{name}' needs GPU {index} for local rank {local_rank}, this machine has {gpus}: "
+            "start fewer processes per node or set run.device to 'cpu'"
+        )
+    return torch.device("cuda", index)
+
+
+@contextmanager
+def joined_world(
+    device_name: str,
+    *,
+    expected_size: int | None,
+    timeout_seconds: float,
+    environment: Mapping[str, str] = os.environ,
+) -> Iterator[World]:
+    """Join the process group (gloo on CPU, NCCL on GPU) and leave it at the end; a world of one needs none.
+
+    Raises ConfigError, before joining, when the launcher started another number of ranks than expected.
+    """
+    rank, world_size, local_rank = launched_place(environment)
+    if expected_size is not None and expected_size != world_size:
+        raise ConfigError(
+            f"run.world_size is {expected_size}, the launcher started {world_size}: "
+            f"use torchrun --nproc-per-node {expected_size}, or change run.world_size"
+        )
+    device = choose_device(device_name, local_rank)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    world = World(rank, world_size, local_rank, device)
+    if world_size == 1:
+        yield world
+        return
+    # gloo beside NCCL: flags and small CPU tensors then cross ranks without a device synchronisation.
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(
+        backend,
+        rank=rank,
+        world_size=world_size,
+        timeout=timedelta(seconds=timeout_seconds),
+        device_id=device if device.type == "cuda" else None,
+    )
+    try:
+        yield world
+    finally:
+        dist.destroy_process_group()
