@@ -22,6 +22,7 @@ from trainer.errors import ConfigError, ExitCode
 from trainer.journal import Journal, forget_after
 from trainer.logs import rank_log
 from trainer.loop import Plan, Reporting, TrainingLoop
+from trainer.memory import keep_freed_memory
 from trainer.metrics import TrainingMetrics, exporter
 from trainer.phases import PhaseClock
 from trainer.progress import Progress
@@ -48,6 +49,7 @@ def train(config: Config) -> ExitCode:
 
     Raises ConfigError or DataError before anything is written when the input cannot be used.
     """
+    keep_freed_memory()
     with ExitStack() as stack:
         stop = stack.enter_context(stop_on_signals())
         world = stack.enter_context(
@@ -118,7 +120,8 @@ def open_data(config: Config, world: World) -> Data:
     """Open and check the records. Raises DataError for input that cannot be trained on."""
     reader = RecordReader(config.data.record_files())
     num_identities = config.data.num_identities or reader.num_identities
-    check_identities(reader, num_identities)
+    # Reads every record's header: once is enough.
+    first_rank_decides(world, lambda: check_identities(reader, num_identities))
     loader = make_loader(
         reader,
         batch_size=config.data.batch_size,

@@ -7,6 +7,7 @@ import torch.distributed as dist
 from torch import nn
 
 from data_pipeline.pairs import read_pairs
+from trainer.agreement import together
 from trainer.engine import share_buffers
 from trainer.errors import ConfigError
 from trainer.evaluation import EvaluationConfig, Evaluator, VerificationResult, save_result
@@ -46,14 +47,16 @@ class RunVerification:
         if not self._evaluators:
             return []
         share_buffers(backbone, self._world)
-        results = []
+        results: list[VerificationResult] = []
         for evaluator in self._evaluators:
-            part = evaluator.embed_part(backbone, self._world.rank, self._world.world_size)
-            parts = self._gather(part)
-            if parts is not None:
-                result = evaluator.result(torch.cat(parts))
-                save_result(self._folder, step, result)
-                results.append(result)
+            parts = self._gather(evaluator.embed_part(backbone, self._world.rank, self._world.world_size))
+
+            def judge(evaluator: Evaluator = evaluator, parts: list[torch.Tensor] | None = parts) -> None:
+                if parts is not None:
+                    results.append(evaluator.result(torch.cat(parts)))
+                    save_result(self._folder, step, results[-1])
+
+            together(self._world, judge, f"verification on {evaluator.name}")
         return results
 
     def _gather(self, part: torch.Tensor) -> list[torch.Tensor] | None:

@@ -227,7 +227,7 @@ def spoil(folder, kind):
     elif kind == "pickled":
         np.savez(arrays, scores=np.array([object()] * 23), same=stored["same"])
     elif kind == "another type":
-        np.savez(arrays, scores=stored["scores"].astype(np.float64), same=stored["same"])
+        np.savez(arrays, scores=stored["scores"].view(np.int32), same=stored["same"])
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,7 @@ def test_any_flipped_byte_gives_pairs_or_a_data_error(tmp_path: Path) -> None:
     for protocol in range(6):
         whole = pickle.dumps((images, [np.bool_(True)]), protocol)
         for position in range(len(whole)):
-            for change in (1, 8, 128):
+            for change in (1, 128):
                 broken = bytearray(whole)
                 broken[position] ^= change
                 try:

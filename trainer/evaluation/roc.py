@@ -57,13 +57,13 @@ def equal_error_rate(roc: Roc) -> float:
 def tar_at_far(roc: Roc, targets: tuple[str, ...] = FAR_TARGETS) -> dict[str, float | None]:
     """The highest TAR whose FAR does not exceed each target; no interpolation.
 
-    None where a target is not measurable: a single accepted pair would already exceed it (n_different * FAR < 1).
+    None where a target is not measurable: a single accepted pair would already exceed it (1 / n_different > FAR).
     """
     rates: dict[str, float | None] = {}
     for target in targets:
-        # The allowance keeps 1000 pairs enough for 1e-3, which is not exactly a thousandth.
-        limit = float(target) * (1.0 + 1e-9)
-        rates[target] = float(roc.tar[roc.far <= limit][-1]) if limit * roc.different >= 1.0 else None
+        # Compared as FAR: k / n is the double nearest to that fraction, so 1 / 1000 equals 1e-3, without allowance.
+        limit = float(target)
+        rates[target] = float(roc.tar[roc.far <= limit][-1]) if 1 / roc.different <= limit else None
     return rates
 
 

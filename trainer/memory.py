@@ -1,0 +1,26 @@
+"""Keep freed memory for the next step instead of giving it back to the kernel.
+
+glibc maps every buffer above 32 MiB anew and unmaps it when freed, and trims the heap's top. A training step frees
+and asks for the same hundreds of megabytes each time; the page faults of getting zeroed pages again cost a fifth
+of a step on a CPU (MobileFaceNet, 64x64, batch 64: 2.2 million faults in 8 steps without this, 0.36 million with).
+"""
+
+import ctypes
+
+_M_TRIM_THRESHOLD = -1
+_M_TOP_PAD = -2
+_M_MMAP_MAX = -4
+_LARGEST_INT = 2**31 - 1
+_GROW_BY = 64 << 20  # bytes
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc's malloc of this process to keep what is freed; False where the C library is another."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    mallopt.argtypes = (ctypes.c_int, ctypes.c_int)
+    mallopt.restype = ctypes.c_int
+    settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _LARGEST_INT), (_M_TOP_PAD, _GROW_BY))
+    return all(mallopt(parameter, value) == 1 for parameter, value in settings)
