@@ -3,7 +3,6 @@
 A drawing depends on (seed, identity, image number) alone, so any number of workers writes the same bytes.
 """
 
-import os
 import tempfile
 from collections import deque
 from collections.abc import Iterator

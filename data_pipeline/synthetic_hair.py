@@ -90,7 +90,7 @@ def draw_beard(sketch: Sketch, t: Traits, palette: Palette) -> None:
             *[(-x, y) for x, y in inner],
             *reversed(inner),
         ]
-        sketch.fill(curve(edge, closed=True), (*palette.brow, int(60 + 180 * t.beard)))
+        sketch.fill(curve(edge, closed=True), (*palette.brow, int(80 + 165 * t.beard)))
     if t.moustache > 0:
         y, w = t.mouth_y - t.upper_lip, t.mouth_width
         high = t.nose_y + 2.5
@@ -104,4 +104,4 @@ def draw_beard(sketch: Sketch, t: Traits, palette: Palette) -> None:
             (-w - 2.5, y + 3.0),
             (-w * 0.6, high + 1.5),
         ]
-        sketch.fill(curve(edge, closed=True), (*palette.brow, int(70 + 180 * t.moustache)))
+        sketch.fill(curve(edge, closed=True), (*palette.brow, int(130 + 120 * t.moustache)))

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from data_pipeline.synthetic_face import Expression, draw_face, landmarks
+from data_pipeline.synthetic_expression import draw_expression
+from data_pipeline.synthetic_face import draw_face, landmarks
 from data_pipeline.synthetic_occlusion import draw_occlusion
 from data_pipeline.synthetic_palette import Palette
 from data_pipeline.synthetic_sketch import Colour, Points, Shape, Sketch
@@ -23,9 +24,7 @@ SUPERSAMPLING = 2
 def photograph(traits: Traits, generator: np.random.Generator, image_size: int = 112) -> bytes:
     """A JPEG of `image_size` x `image_size` pixels, RGB; the same for the same traits and generator state."""
     sketch = Sketch()
-    palette = Palette.of(traits)
-    expression = _expression(traits, generator)
-    draw_face(sketch, traits, palette, expression)
+    draw_face(sketch, traits, Palette.of(traits), draw_expression(traits, generator))
     draw_occlusion(sketch, traits, generator)
     yaw, pitch = generator.normal(0.0, 0.24), generator.normal(0.0, 0.14)
     points = sketch.project(landmarks(traits), yaw, pitch)
@@ -46,25 +45,13 @@ def photograph(traits: Traits, generator: np.random.Generator, image_size: int =
     return encoded.getvalue()
 
 
-def _expression(traits: Traits, generator: np.random.Generator) -> Expression:
-    opened = generator.uniform(-1.2, 1.0)
-    return Expression(
-        mouth_open=max(opened, 0.0),
-        smile=generator.normal(0.25, 0.5),
-        lids=generator.uniform(0.6, 1.15) if generator.random() < 0.95 else 0.12,
-        brow_raise=generator.normal(0.0, 0.9),
-        gaze_x=generator.normal(0.0, 1.0),
-        gaze_y=generator.normal(0.0, 0.35),
-        glasses=bool(generator.random() < traits.glasses),
-    )
-
-
 def _jittered(points: Points, generator: np.random.Generator) -> Points:
     """The error of a face detector: a small turn, scale and shift about the middle of the face."""
     angle = generator.normal(0.0, 0.045)
     scale = np.exp(generator.normal(0.0, 0.035))
     turn = scale * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    return (points - FACE_CENTER) @ turn + FACE_CENTER + generator.normal(0.0, 1.3, size=2)
+    moved: Points = (points - FACE_CENTER) @ turn + FACE_CENTER + generator.normal(0.0, 1.3, size=2)
+    return moved
 
 
 def _random_colour(generator: np.random.Generator) -> Colour:
@@ -134,7 +121,7 @@ def _exposed(
     saturation and sensor noise, then gamma and haze.
     """
     temperature, tint = generator.normal(0.0, 0.13), generator.normal(0.0, 0.05)
-    gain = np.exp(generator.normal(0.0, 0.28) + np.array([temperature, tint, -temperature]))
+    gain = np.exp(generator.normal(0.0, 0.24) + np.array([temperature, tint, -temperature]))
     saturation = generator.uniform(0.3, 1.3) if generator.random() < 0.9 else 0.0
     # Rows: what each channel takes from red, green and blue, so that colour and gain are one small product.
     mix = (saturation * np.eye(3) + (1.0 - saturation) / 3.0) * gain
@@ -148,7 +135,8 @@ def _exposed(
     scene += noise
     gamma, haze = np.exp(generator.normal(0.0, 0.22)), generator.normal(0.0, 12.0)
     curve = np.clip(255 * (np.arange(256) / 255) ** gamma + haze, 0, 255).astype(np.uint8)
-    return curve[np.clip(scene, 0, 255, out=scene).astype(np.uint8)]
+    exposed: NDArray[np.uint8] = curve[np.clip(scene, 0, 255, out=scene).astype(np.uint8)]
+    return exposed
 
 
 def _patch(canvas: Image.Image, generator: np.random.Generator) -> None:

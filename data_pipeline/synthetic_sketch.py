@@ -40,7 +40,8 @@ def _curve_matrix(k: int, closed: bool) -> Points:
 
 def curve(controls: list[tuple[float, float]], closed: bool = False) -> Points:
     """A smooth curve [n, 2] through `controls` [k, 2]."""
-    return _curve_matrix(len(controls), closed) @ np.array(controls)
+    points: Points = _curve_matrix(len(controls), closed) @ np.array(controls)
+    return points
 
 
 _CIRCLE = np.stack([np.cos(np.linspace(0, 2 * np.pi, 18)[:-1]), np.sin(np.linspace(0, 2 * np.pi, 18)[:-1])], axis=1)

@@ -98,7 +98,7 @@ class Traits:
     hair_curl: float = _between(3.0, 11.0)
     fringe: float = _between(-1.0, 1.0)
     beard: float = _between(-2.0, 1.0)
-    moustache: float = _between(-2.4, 1.0)
+    moustache: float = _between(-2.6, 1.0)
     beard_cut: float = _between(0.0, 1.0)
     # Glasses are worn in a share of the images.
     glasses: float = _between(-1.0, 0.9)

@@ -1,16 +1,23 @@
-"""Run the project's commands as a user does, each in its own process group under a hard deadline."""
+"""Run the project's commands as a user does, under a hard deadline; no process they start outlives them.
+
+A launcher's workers live in sessions of their own and outlive a launcher that is killed. So every command carries a
+mark in its environment, which its descendants inherit, and /proc tells who carries it.
+"""
 
 import os
 import signal
 import subprocess
 import sys
 import sysconfig
+import time
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+MARK = "PFC_TEST_COMMAND"
 
 
 @dataclass(frozen=True)
@@ -45,13 +52,36 @@ def torchrun(ranks: int, *arguments: str | Path) -> list[str]:
     return [sys.executable, *launcher, "-m", "trainer", *map(str, arguments)]
 
 
+def marked(mark: str) -> list[int]:
+    """Ids of the live processes whose environment carries the mark; zombies have no environment any more."""
+    entry = f"{MARK}={mark}".encode()
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # ended meanwhile, or another user's
+            if entry in (folder / "environ").read_bytes().split(b"\0"):
+                found.append(int(folder.name))
+    return found
+
+
+def kill_marked(mark: str, *, deadline_seconds: float = 20.0) -> None:
+    """Kill until none is left: a process may start another one while it is being killed."""
+    end = time.monotonic() + deadline_seconds
+    while survivors := marked(mark):
+        for survivor in survivors:
+            with suppress(ProcessLookupError):
+                os.kill(survivor, signal.SIGKILL)
+        assert time.monotonic() < end, f"processes {survivors} cannot be killed"
+        time.sleep(0.02)
+
+
 @contextmanager
 def running(command: Sequence[str], *, cwd: Path) -> Iterator[subprocess.Popen[str]]:
-    """Start; whatever happens in the block, the whole process group is gone after it."""
+    """Start; whatever happens in the block, the command and all its descendants are gone after it."""
+    mark = uuid.uuid4().hex
     process = subprocess.Popen(
         command,
         cwd=cwd,
-        env=environment(),
+        env=environment() | {MARK: mark},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -61,8 +91,11 @@ def running(command: Sequence[str], *, cwd: Path) -> Iterator[subprocess.Popen[s
     try:
         yield process
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        if process.poll() is None:  # its id is still its own; without /proc this is all that can be done
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        kill_marked(mark)
+        # Only now do the pipes end: survivors would have held them open.
         process.communicate()
 
 

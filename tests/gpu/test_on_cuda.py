@@ -1,0 +1,77 @@
+"""What only hardware can show: the same code on CUDA gives what it gives on the CPU. Needs one GPU."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from commands import pfc, run
+from small_faces import make_small_faces, write_run
+
+from data_pipeline import make_loader
+from partial_fc import CenterSGD, PartialFC
+from trainer.backbones import BackboneConfig, build_backbone
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_small_faces(tmp_path_factory.mktemp("faces") / "small")
+
+
+def test_head_and_optimizer_on_cuda_equal_the_cpu() -> None:
+    torch.manual_seed(0)
+    embeddings, identities = torch.randn(33, 64), torch.randint(1031, (33,))
+    results = []
+    for device in ("cpu", "cuda"):
+        head = PartialFC(1031, 64, device=device, seed=2, tile_classes=100)
+        optimizer = CenterSGD(head, lr=0.1)
+        for _ in range(5):
+            x = embeddings.to(device).requires_grad_()
+            loss = head(x, identities.to(device))
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        results.append((loss.item(), x.grad.cpu(), head.centers.detach().cpu()))
+    (cpu_loss, cpu_gradient, cpu_centers), (gpu_loss, gpu_gradient, gpu_centers) = results
+    assert gpu_loss == pytest.approx(cpu_loss, rel=1e-4)
+    torch.testing.assert_close(gpu_gradient, cpu_gradient, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(gpu_centers, cpu_centers, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_backbone_embeds_as_on_the_cpu(precision: str) -> None:
+    torch.manual_seed(0)
+    module = build_backbone(BackboneConfig(name="iresnet18", precision=precision)).eval()
+    images = torch.randn(4, 3, 112, 112)
+    with torch.inference_mode():
+        cpu = module(images)
+        gpu = module.cuda()(images.cuda()).cpu()
+    cosine = torch.nn.functional.cosine_similarity(cpu, gpu)
+    assert cosine.min() > (0.9999 if precision == "float32" else 0.99)
+
+
+def test_dali_decodes_on_the_gpu_as_on_the_cpu(faces: Path) -> None:
+    loaders = [
+        make_loader(faces / "train.rec", batch_size=5, decoder="dali", device=device, drop_last=False)
+        for device in ("cpu", "cuda")
+    ]
+    for cpu, gpu in zip(*loaders, strict=True):
+        assert gpu.images.device.type == "cuda"
+        assert torch.equal(cpu.indices, gpu.indices.cpu())
+        assert torch.equal(cpu.identities, gpu.identities.cpu())
+        assert np.abs((cpu.images - gpu.images.cpu()).numpy()).mean() < 3 / 127.5  # JPEG decoders round differently
+
+
+def test_a_run_trains_and_resumes_on_cuda(faces: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    config = write_run(tmp_path / "run.toml", output=output, faces=faces, steps=10)
+    command = pfc("train", config, "--set", "run.device=cuda")
+    finished = run(command, cwd=tmp_path, deadline_seconds=300)
+    assert finished.code == 0, finished.err
+    assert (output / "checkpoints" / "step_00000010" / "backbone.pt").exists()
+    assert run(command, cwd=tmp_path, deadline_seconds=300).code == 0
