@@ -3,15 +3,21 @@
 from partial_fc.center_sgd import CenterSGD
 from partial_fc.class_shard import ClassShard, class_shard, partition
 from partial_fc.head import PartialFC
+from partial_fc.margins import ArcFace, CombinedMargin, CosFace
+from partial_fc.row_gradient import RowGradient
 from partial_fc.sface import SFace
 from partial_fc.state import center_state, load_center_state
 from partial_fc.stats import HeadStats
 
 __all__ = [
+    "ArcFace",
     "CenterSGD",
     "ClassShard",
+    "CombinedMargin",
+    "CosFace",
     "HeadStats",
     "PartialFC",
+    "RowGradient",
     "SFace",
     "center_state",
     "class_shard",

@@ -1,21 +1,108 @@
-"""CenterSGD: stochastic gradient descent for the class centers of a PartialFC head."""
+"""CenterSGD: stochastic gradient descent for the class centers of a PartialFC head.
+
+Shape letters: R rows of this rank's class shard, S rows that took part in the step, T rows of one tile, D embedding
+size.
+"""
+
+from collections.abc import Callable
+from typing import Any, overload
 
 import torch
+from torch import Tensor
 
 from partial_fc.head import PartialFC
 
+TILE_ROWS = 4096
 
-class CenterSGD(torch.optim.SGD):
+
+class CenterSGD(torch.optim.Optimizer):
     """SGD with momentum and weight decay over ``head.centers``; any learning-rate scheduler drives it.
 
-    With gradient g, center w, momentum buffer m, per step:
+    With gradient g, center w, momentum buffer m, per step and row that took part in it:
 
         m <- momentum * m + (g + weight_decay * w)        w <- w - lr * m
 
-    No communication: each rank updates the rows it owns. Accumulated micro-batches add up in
-    ``head.centers.grad`` as usual. ``foreach`` is off: it would allocate a second [R, D] temporary.
+    A step over all rows is torch.optim.SGD on the dense centers. A sampled step is torch.optim.SGD on the sampled
+    rows alone: all others rest, without decay, their momentum frozen until they take part again. Without
+    a gradient a step does nothing.
+
+    The gradient is ``head.row_gradient``, where micro-batches add up; ``zero_grad`` clears it, whatever
+    ``set_to_none`` says. Rows are updated in place, tile by tile, with no second [R, D] temporary. No communication:
+    each rank updates the rows it owns. ``state_dict`` holds the momentum [R, D] of this rank's rows, the head's holds
+    the number of steps; :func:`center_state` has both by global class id.
+
+    Raises ValueError for a negative lr, momentum or weight_decay.
     """
 
-    def __init__(self, head: PartialFC, lr: float, momentum: float = 0.9, weight_decay: float = 5e-4) -> None:
-        super().__init__([head.centers], lr=lr, momentum=momentum, weight_decay=weight_decay, foreach=False)
+    def __init__(self, head: PartialFC, lr: float = 0.1, momentum: float = 0.9, weight_decay: float = 5e-4) -> None:
+        for name, value in (("lr", lr), ("momentum", momentum), ("weight_decay", weight_decay)):
+            if not value >= 0.0:
+                raise ValueError(f"CenterSGD {name} must be at least 0, got {value}")
+        super().__init__([head.centers], {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self.head = head
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Update the rows that have a gradient; closure: as in any torch optimizer."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        if self.head.row_gradient is not None:
+            self._update(self.param_groups[0])
+            self.head.steps_taken += 1
+        return loss
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradient of the centers."""
+        self.head.zero_grad(set_to_none)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Refuse everything but the centers: another optimizer trains the backbone. Raises ValueError."""
+        if self.param_groups:
+            raise ValueError("CenterSGD trains the centers of one head: give other parameters their own optimizer")
+        super().add_param_group(param_group)
+
+    def _update(self, group: dict[str, Any]) -> None:
+        gradient = self.head.row_gradient
+        assert gradient is not None, "checked by step"
+        centers = self.head.centers
+        buffer = self._momentum_buffer() if group["momentum"] != 0 else None
+        for start in range(0, len(gradient.values), TILE_ROWS):
+            stop = start + TILE_ROWS
+            values = gradient.values[start:stop]
+            if gradient.rows is None:
+                _sgd(centers[start:stop], values, None if buffer is None else buffer[start:stop], group)
+                continue
+            rows = gradient.rows[start:stop]
+            picked = centers[rows]
+            picked_buffer = None if buffer is None else buffer[rows]
+            _sgd(picked, values, picked_buffer, group)
+            centers.index_copy_(0, rows, picked)
+            if buffer is not None and picked_buffer is not None:
+                buffer.index_copy_(0, rows, picked_buffer)
+
+    def _momentum_buffer(self) -> Tensor:
+        """[R, D]; zeros to begin with, from which the first update leaves g + weight_decay * w as torch's does."""
+        centers = self.head.centers
+        state = self.state[centers]
+        if state.get("momentum_buffer") is None:
+            state["momentum_buffer"] = torch.zeros_like(centers)
+        buffer: Tensor = state["momentum_buffer"]
+        return buffer
+
+
+def _sgd(centers: Tensor, gradient: Tensor, buffer: Tensor | None, group: dict[str, Any]) -> None:
+    """One step on [T, D] rows in place, by torch.optim.SGD's operations in its order; the gradient is left alone."""
+    direction = gradient
+    if group["weight_decay"] != 0:
+        direction = gradient.add(centers, alpha=group["weight_decay"])
+    if buffer is not None:
+        direction = buffer.mul_(group["momentum"]).add_(direction)
+    centers.add_(direction, alpha=-float(group["lr"]))

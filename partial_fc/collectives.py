@@ -84,10 +84,17 @@ class Collectives:
         return mine[: sizes[self.rank]]
 
     def sum(self, values: Tensor) -> Tensor:
-        """Sum a small vector (loss parts, statistics) over ranks; its size does not depend on C."""
+        """Sum a small tensor (loss parts, statistics, [N] denominators) over ranks; its size does not depend on C."""
+        return self._reduced(values, dist.ReduceOp.SUM)
+
+    def maximum(self, values: Tensor) -> Tensor:
+        """Largest value over ranks, elementwise, of a small tensor ([N] largest logits)."""
+        return self._reduced(values, dist.ReduceOp.MAX)
+
+    def _reduced(self, values: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:
         if self.world_size == 1:
             return values
         values = values.clone()
-        dist.all_reduce(values, group=self.group)
+        dist.all_reduce(values, op=operation, group=self.group)
         self.bytes_moved += values.numel() * values.element_size()
         return values

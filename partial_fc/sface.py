@@ -5,6 +5,7 @@ Shape letters: N global batch, T classes of one tile.
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -34,19 +35,29 @@ class SFace:
 
     scale: s > 0. slope: k > 0. a: angle (rad) above which positives are pulled. b: angle (rad) below which
     negatives are pushed. Recommended: MS1MV2 a=0.90 b=1.20; CASIA-WebFace 0.87, 1.20; VGGFace2 0.88, 1.25.
-    Raises ValueError for values that are not finite or not positive.
+    sampled_negative_weight: what a head with sample_rate < 1 does with a negative it has drawn. Without a
+    denominator, nothing makes up for the negatives left out: unweighted ("none") the inter-class force shrinks to the
+    sampled share r. "inverse", the default, multiplies both the coefficient and its part of the loss by the
+    inverse probability of being drawn (1/r, and 1 for centers that are always in), so that their expectation is that
+    of the full step, at a higher variance.
+    Raises ValueError for values that are not finite or not positive, or another weight.
     """
 
     scale: float = 64.0
     slope: float = 80.0
     a: float = 0.90
     b: float = 1.20
+    sampled_negative_weight: Literal["inverse", "none"] = "inverse"
 
     def __post_init__(self) -> None:
         for name in ("scale", "slope", "a", "b"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"SFace {name} must be a positive finite number, got {value}")
+        if self.sampled_negative_weight not in ("inverse", "none"):
+            raise ValueError(
+                f'SFace sampled_negative_weight must be "inverse" or "none", got {self.sampled_negative_weight!r}'
+            )
 
     def positive_coefficient(self, cosine: Tensor) -> Tensor:
         """s*sig(k(theta - a)), elementwise on cosines of samples with their own center: -N * dL/dc_y >= 0."""

@@ -16,13 +16,17 @@ Piece = dict[str, Any]
 
 
 def center_state(head: PartialFC, optimizer: CenterSGD) -> Piece:
-    """This rank's piece: ``start, stop, num_classes, embedding_dim, centers [R, D], momentum [R, D] | None``."""
+    """This rank's piece: start, stop, num_classes, embedding_dim, steps_taken, centers [R, D], momentum [R, D] or None.
+
+    The tensors are the head's own, not copies: save them before the next step.
+    """
     momentum = optimizer.state[head.centers].get("momentum_buffer")
     return {
         "start": head.class_shard.start,
         "stop": head.class_shard.stop,
         "num_classes": head.num_classes,
         "embedding_dim": head.embedding_dim,
+        "steps_taken": head.steps_taken,
         "centers": head.centers.detach(),
         "momentum": momentum,
     }
@@ -30,7 +34,9 @@ def center_state(head: PartialFC, optimizer: CenterSGD) -> Piece:
 
 @torch.no_grad()
 def load_center_state(head: PartialFC, optimizer: CenterSGD, pieces: Sequence[Piece]) -> None:
-    """Fill this rank's rows from pieces written by any number of ranks, in any order.
+    """Fill this rank's rows, and the count of steps taken, from pieces written by any number of ranks, in any order.
+
+    Pieces without that count, of runs that sampled nothing, are read as 0.
 
     Raises ValueError, naming the gap, when the pieces do not belong to this head or do not cover its classes.
     """
@@ -42,6 +48,7 @@ def load_center_state(head: PartialFC, optimizer: CenterSGD, pieces: Sequence[Pi
                 f"{head.num_classes} x {head.embedding_dim}: resume with the configuration of that run"
             )
     head.load_centers(_assemble(head, pieces, "centers"))
+    head.steps_taken = max((int(piece.get("steps_taken", 0)) for piece in pieces), default=0)
     if any(piece["momentum"] is not None for piece in pieces):
         momentum = _assemble(head, pieces, "momentum").to(head.centers.device)
         optimizer.state[head.centers]["momentum_buffer"] = momentum

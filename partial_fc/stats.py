@@ -7,18 +7,19 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class HeadStats(Mapping[str, Any]):
-    """Statistics of one step over the whole global batch and all classes; the same on every rank.
+    """Statistics of one step over the global batch and the classes that took part; the same on every rank.
 
-    Readable as attributes or as a mapping. NaN where a step had nothing to measure (one class: no negatives).
+    Where a step samples its classes, counts and angles of negatives are those of the sampled ones. Readable as
+    attributes or as a mapping. NaN where a step had nothing to measure (one class: no negatives).
     """
 
     mode: Literal["dense", "screened"]
     active_pairs: int  # negatives whose coefficient reaches the cut, over all ranks
     error: float  # estimated relative error of the batch's gradient (0: nothing was dropped)
-    cut: float  # coefficient s*sig(k(b - theta)) below which a negative does not count as active
+    cut: float  # coefficient N * dL/dc_j below which a negative does not count as active
     loss: float
-    loss_intra: float
-    loss_inter: float
+    loss_intra: float  # SFace: the positives' part; margin softmax: -mean z_y
+    loss_inter: float  # SFace: the negatives' part; margin softmax: mean log-sum-exp of all logits
     theta_positive: float  # mean angle to the own center, rad
     theta_negative: float  # mean angle to all other centers, rad
     theta_negative_std: float  # its standard deviation over pairs, rad

@@ -1,27 +1,29 @@
-"""One pass over this rank's centers, tile by tile: loss, gradients and statistics without a B x C matrix.
+"""Centers by tiles: what every loss needs for a pass over them without an N x C matrix.
 
-Shape letters: N global batch, R rows of this rank's class shard, T rows of one tile, D embedding size.
+Shape letters: N global batch, M samples whose own center lives here, S rows of the class shard that take part,
+T rows of one tile, D embedding size.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from partial_fc.class_shard import ClassShard
-from partial_fc.sface import SFace, angle
+from partial_fc.selection import Selection
 
 NORM_FLOOR = 1e-12
 CUT_HALVINGS = 12  # a negative is counted as active when its coefficient is at least scale * 2**-12
+ACTIVE = 5  # place of the number of active negatives among the moments
 
 
 @dataclass
 class TiledResult:
-    """Sums over this rank's classes; adding them over ranks gives those of all classes.
+    """Sums over this rank's classes; adding them over ranks gives those of all classes that took part.
 
     intra, inter: mean-over-batch loss parts, float64 scalars. unit_gradient: [N, D] dL/d(unit embeddings).
-    center_gradient: [R, D] dL/d(centers), or None. moments: [6] float64: sum of positive theta, number of
-    positives, sum of negative theta, sum of its squares, number of negatives, number of active negatives.
+    center_gradient: [S, D] dL/d(centers that took part), or None. moments: [6] float64, with q = pi/2 - theta: sum of
+    positive q, number of positives, sum of negative q, sum of its squares, number of negatives and of active ones.
     """
 
     intra: Tensor
@@ -29,6 +31,54 @@ class TiledResult:
     unit_gradient: Tensor
     center_gradient: Tensor | None
     moments: Tensor
+
+    @classmethod
+    def zeros(cls, unit: Tensor, selection: Selection, *, with_gradient: bool) -> "TiledResult":
+        """Nothing summed yet. The scalars are float64: over 1e8 pairs a float32 sum loses digits that curves show."""
+        return cls(
+            intra=torch.zeros((), dtype=torch.float64, device=unit.device),
+            inter=torch.zeros((), dtype=torch.float64, device=unit.device),
+            unit_gradient=torch.zeros_like(unit),
+            center_gradient=unit.new_empty(selection.size, unit.shape[1]) if with_gradient else None,
+            moments=torch.zeros(6, dtype=torch.float64, device=unit.device),
+        )
+
+
+@dataclass
+class Tile:
+    """Consecutive places [start, stop) of a selection.
+
+    unit: [T, D] unit centers; inverse: [T, 1] inverse norms. own: (samples, columns), both [m], where a sample meets
+    its own center. weights: [T], or None for all 1: see :class:`Selection`.
+    """
+
+    start: int
+    stop: int
+    unit: Tensor
+    inverse: Tensor
+    own: tuple[Tensor, Tensor]
+    weights: Tensor | None
+
+    def add_gradients(self, result: TiledResult, coefficients: Tensor, unit: Tensor) -> None:
+        """Add this tile's part of both gradients; coefficients: [N, T] dL/d(cosines), unit: [N, D] embeddings."""
+        assert result.center_gradient is not None, "asked for without gradients"
+        result.unit_gradient.addmm_(coefficients, self.unit)
+        gradient = result.center_gradient[self.start : self.stop]
+        torch.mm(coefficients.T, unit, out=gradient)
+        # As through_normalization, in place: [T, D] temporaries cost as much as a product.
+        radial = torch.bmm(gradient[:, None, :], self.unit[:, :, None]).squeeze(2)
+        gradient.addcmul_(radial, self.unit, value=-1.0).mul_(self.inverse)
+
+
+def tiles(centers: Tensor, selection: Selection, tile_classes: int) -> Iterator[Tile]:
+    """The centers that take part, ``tile_classes`` at a time; centers: [R, D], all of this rank's."""
+    for start in range(0, selection.size, tile_classes):
+        stop = min(start + tile_classes, selection.size)
+        rows = centers[start:stop] if selection.rows is None else centers[selection.rows[start:stop]]
+        here = (selection.places >= start) & (selection.places < stop)
+        own = (selection.samples[here], selection.places[here] - start)
+        weights = None if selection.weights is None else selection.weights[start:stop]
+        yield Tile(start, stop, *normalize_rows(rows), own, weights)
 
 
 def normalize_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,55 +97,16 @@ def through_normalization(unit_gradient: Tensor, unit: Tensor, inverse: Tensor) 
     return (unit_gradient - radial * unit) * inverse
 
 
-def sface_over_tiles(
-    unit: Tensor,
-    identities: Tensor,
-    centers: Tensor,
-    shard: ClassShard,
-    loss: SFace,
-    *,
-    tile_classes: int,
-    with_gradient: bool,
-) -> TiledResult:
-    """SFace of N unit embeddings against this rank's R centers.
+def angle_moments(cosines: Tensor, own: tuple[Tensor, Tensor]) -> Tensor:
+    """The first five ``moments`` of one tile and a 0: [6] float64, see :class:`TiledResult`; cosines: [N, T].
 
-    unit: [N, D] float32; identities: [N] int64 global ids; centers: [R, D] float32. Peak memory beyond the
-    gradients is a few [N, T] and [T, D] buffers. Gradients are those stated by :class:`SFace`.
+    Negatives lie near pi/2: counted from there, float32 sums over a tile keep the digits of their spread.
     """
-    batch = unit.shape[0]
-    # Sums in float64: over 1e8 pairs a float32 sum loses the digits that loss curves show.
-    intra = torch.zeros((), dtype=torch.float64, device=unit.device)
-    inter = torch.zeros_like(intra)
-    moments = torch.zeros(6, dtype=torch.float64, device=unit.device)
-    unit_gradient = torch.zeros_like(unit)
-    center_gradient = torch.empty_like(centers) if with_gradient else None
-    cut = loss.scale * 2.0**-CUT_HALVINGS
-    samples, rows = shard.local_rows(identities)
-    for start in range(0, len(shard), tile_classes):
-        stop = min(start + tile_classes, len(shard))
-        tile_unit, tile_inverse = normalize_rows(centers[start:stop])
-        cosines = unit @ tile_unit.T
-        here = (rows >= start) & (rows < stop)
-        own = (samples[here], rows[here] - start)
-        own_cosines = cosines[own]
-        coefficients = loss.negative_coefficient(cosines)
-        coefficients[own] = 0.0
-        pulls = loss.positive_coefficient(own_cosines)
-        intra -= (pulls * own_cosines).sum(dtype=torch.float64) / batch
-        inter += (coefficients * cosines).sum(dtype=torch.float64) / batch
-        moments += _moments(angle(cosines), angle(own_cosines), own, (coefficients >= cut).sum())
-        if center_gradient is not None:
-            coefficients[own] = -pulls
-            coefficients /= batch
-            unit_gradient.addmm_(coefficients, tile_unit)
-            center_gradient[start:stop] = through_normalization(coefficients.T @ unit, tile_unit, tile_inverse)
-    return TiledResult(intra, inter, unit_gradient, center_gradient, moments)
-
-
-def _moments(theta: Tensor, own_theta: Tensor, own: tuple[Tensor, Tensor], active: Tensor) -> Tensor:
-    theta[own] = 0.0
-    positives = own_theta.numel()
-    total = theta.sum(dtype=torch.float64)
-    squares = theta.square_().sum(dtype=torch.float64)
-    counts = torch.tensor([positives, theta.numel() - positives], dtype=torch.float64, device=theta.device)
-    return torch.stack([own_theta.sum(dtype=torch.float64), counts[0], total, squares, counts[1], active.double()])
+    from_right_angle = cosines.clamp(-1.0, 1.0).arcsin_()
+    positive = from_right_angle[own]
+    from_right_angle[own] = 0.0
+    total = from_right_angle.sum(dim=1).sum(dtype=torch.float64)
+    squares = torch.linalg.vector_norm(from_right_angle, dim=1).double().square_().sum()
+    counts = torch.tensor([positive.numel(), cosines.numel() - positive.numel(), 0], dtype=torch.float64)
+    positives, negatives, no_active = counts.to(cosines.device)
+    return torch.stack([positive.sum(dtype=torch.float64), positives, total, squares, negatives, no_active])

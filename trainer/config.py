@@ -17,6 +17,7 @@ from trainer.backbones import BackboneConfig
 from trainer.checkpoint_config import CheckpointConfig
 from trainer.errors import ConfigError
 from trainer.evaluation import EvaluationConfig
+from trainer.head_config import HeadConfig
 from trainer.schedule import ScheduleConfig
 
 
@@ -50,17 +51,6 @@ class DataConfig(_Table):
         """The ``.rec`` files; a folder stands for the ``train.rec`` in it."""
         listed = [self.records] if isinstance(self.records, Path) else list(self.records)
         return [path / "train.rec" if path.is_dir() else path for path in listed]
-
-
-class HeadConfig(_Table):
-    """The loss over all class centers; angles in radians."""
-
-    loss: Literal["sface"] = "sface"
-    scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 64.0
-    slope: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 80.0
-    a: Annotated[float, Field(gt=0, lt=3.1416)] = 0.90
-    b: Annotated[float, Field(gt=0, lt=3.1416)] = 1.20
-    tolerance: Annotated[float, Field(ge=0, lt=1)] = 1e-3
 
 
 class OptimizerConfig(_Table):

@@ -12,7 +12,7 @@ from torch import nn
 
 from data_pipeline import RecordReader, check_identities, make_loader
 from data_pipeline.loader import Loader
-from partial_fc import CenterSGD, PartialFC, SFace
+from partial_fc import CenterSGD, PartialFC
 from trainer.agreement import first_rank_decides
 from trainer.backbones import build_backbone
 from trainer.checkpoint import Position, Trained, complete_checkpoints, load_checkpoint
@@ -159,12 +159,12 @@ def build_trained(config: Config, num_identities: int, world: World) -> Trained:
     backbone: nn.Module = build_backbone(config.backbone, image_size=config.data.image_size).to(world.device)
     # From here on ranks draw (dropout) differently, but each the same in every run of this world size.
     torch.manual_seed(config.run.seed * 1_000_003 + world.rank + 1)
-    settings = config.head
     head = PartialFC(
         num_identities,
         config.backbone.embedding_dim,
-        SFace(scale=settings.scale, slope=settings.slope, a=settings.a, b=settings.b),
-        tolerance=settings.tolerance,
+        config.head.build(),
+        tolerance=config.head.tolerance,
+        sample_rate=config.head.sample_rate,
         device=world.device,
         seed=config.run.seed,
     )

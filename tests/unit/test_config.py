@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from partial_fc import ArcFace, CombinedMargin, CosFace, SFace
 from trainer.config import load_config
 from trainer.errors import ConfigError
 
@@ -55,6 +56,7 @@ def test_overrides_are_toml_or_text(tmp_path: Path, override: str, value: object
         ("backbone.name=resnet", "backbone.name: Input should be 'mobilefacenet'"),
         ("data.batch_size=0", "data.batch_size: Input should be greater than or equal to 2, got 0"),
         ("head.scale=nan", "head.scale"),
+        ("head.margin=0.5", "'margin' has no meaning for loss 'sface', which reads a, b, slope"),
         ("train.epochs=3", "train: give exactly one of train.steps and train.epochs"),
         ("schedule.milestones=[3]", "milestones and kind = 'multistep' belong together"),
         ("run", "write it as table.key=value"),
@@ -90,3 +92,19 @@ def test_examples_are_valid() -> None:
     assert examples
     for path in examples:
         load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "loss"),
+    [
+        ([], SFace()),
+        (["head.a=0.8", "head.b=1.1"], SFace(a=0.8, b=1.1)),
+        (["head.loss=arcface"], ArcFace(64.0, 0.5)),
+        (["head.loss=cosface", "head.margin=0.35", "head.scale=30"], CosFace(30.0, 0.35)),
+        (["head.loss=combined", "head.m2=0.3", "head.m3=0.2"], CombinedMargin(64.0, 1.0, 0.3, 0.2)),
+    ],
+)
+def test_losses_by_name(tmp_path: Path, overrides: list[str], loss: object) -> None:
+    config = load_config(write(tmp_path, MINIMAL), overrides)
+    assert config.head.build() == loss
+    assert load_config(write(tmp_path, config.to_toml())) == config

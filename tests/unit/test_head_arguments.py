@@ -1,16 +1,20 @@
 """What the head refuses, and its partition arithmetic."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 
 import partial_fc
-from partial_fc import PartialFC, SFace, class_shard, partition
+from partial_fc import ArcFace, CenterSGD, CombinedMargin, CosFace, PartialFC, SFace, class_shard, partition
 
 pytestmark = pytest.mark.unit
 
 
 def test_exported_names() -> None:
-    assert {"PartialFC", "SFace", "CenterSGD"} <= set(partial_fc.__all__)
+    contract = {"PartialFC", "SFace", "ArcFace", "CosFace", "CombinedMargin", "CenterSGD"}
+    assert contract <= set(partial_fc.__all__)
     for name in partial_fc.__all__:
         assert hasattr(partial_fc, name)
 
@@ -42,10 +46,13 @@ def test_local_rows_keep_ids_beyond_float32() -> None:
         ({"num_classes": 0}, "num_classes 0"),
         ({"embedding_dim": 0}, "embedding_dim 0"),
         ({"tolerance": -1.0}, "tolerance"),
-        ({"sample_rate": 0.1}, "sample_rate 0.1"),
+        ({"sample_rate": 0.0}, r"sample_rate .* in \(0, 1\], got 0.0"),
+        ({"sample_rate": 1.1}, "sample_rate .* got 1.1"),
+        ({"sample_rate": float("nan")}, "sample_rate .* got nan"),
+        ({"loss": torch.nn.CrossEntropyLoss()}, "loss must be SFace, ArcFace, CosFace or CombinedMargin"),
     ],
 )
-def test_impossible_heads(arguments: dict[str, float], message: str) -> None:
+def test_impossible_heads(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         PartialFC(**({"num_classes": 4, "embedding_dim": 3} | arguments))
 
@@ -72,6 +79,32 @@ def test_impossible_batches(embeddings: torch.Tensor, identities: torch.Tensor, 
 def test_impossible_losses(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=name):
         SFace(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: SFace(sampled_negative_weight="half"), 'must be "inverse" or "none"'),
+        (lambda: ArcFace(scale=0.0), "ArcFace scale must be a positive"),
+        (lambda: ArcFace(margin=-0.1), "ArcFace margin m2"),
+        (lambda: CosFace(margin=float("nan")), "CosFace margin m3"),
+        (lambda: CombinedMargin(m1=0.0), "CombinedMargin m1"),
+        (lambda: CombinedMargin(scale=float("inf")), "CombinedMargin scale"),
+        (lambda: CosFace(interclass_filter=1.0), "use None to keep all negatives"),
+        (lambda: CosFace(interclass_filter=float("nan")), "interclass_filter is a cosine"),
+    ],
+)
+def test_impossible_losses_and_margins(build: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+@pytest.mark.parametrize("argument", ["lr", "momentum", "weight_decay"])
+def test_impossible_optimizers(argument: str) -> None:
+    with pytest.raises(ValueError, match=f"CenterSGD {argument} must be at least 0, got -0.1"):
+        CenterSGD(PartialFC(4, 3), **{argument: -0.1})
+    with pytest.raises(ValueError, match="give other parameters their own optimizer"):
+        CenterSGD(PartialFC(4, 3)).add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))]})
 
 
 def test_load_centers_names_the_rows_it_needs() -> None:

@@ -1,0 +1,104 @@
+"""Margin softmax over all ranks' centers: a streaming log-sum-exp, then the gradients; two passes, tile by tile.
+
+Shape letters: N global batch, R rows of this rank's class shard, T rows of one tile, D embedding size.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from partial_fc.collectives import Collectives
+from partial_fc.margins import CombinedMargin
+from partial_fc.selection import Selection
+from partial_fc.tiled import ACTIVE, CUT_HALVINGS, Tile, TiledResult, angle_moments, tiles
+
+
+@dataclass
+class _Denominator:
+    """Per sample, over all ranks' classes; all [N].
+
+    negatives: log-sum-exp of the negatives' logits alone (-inf: there are none). positive: z_y. Kept apart, since
+    log(1 + exp(negatives - z_y)) and 1 - p_y lose no digits where p_y is nearly 1.
+    """
+
+    negatives: Tensor
+    positive: Tensor
+
+    @property
+    def all_classes(self) -> Tensor:
+        return torch.logaddexp(self.negatives, self.positive)
+
+
+def softmax_over_tiles(
+    unit: Tensor,
+    centers: Tensor,
+    selection: Selection,
+    loss: CombinedMargin,
+    collectives: Collectives,
+    *,
+    tile_classes: int,
+    with_gradient: bool,
+) -> TiledResult:
+    """Cross-entropy of N unit embeddings over the centers that take part on all ranks; every rank calls it.
+
+    unit: [N, D]; centers: [R, D]. Between the passes ranks exchange 12 bytes per sample in float32 (a maximum; a sum
+    and z_y). Peak memory beyond the gradients is a few [N, T] and [T, D] buffers. The two loss parts are
+    intra = -mean z_y and inter = mean log-sum-exp; gradients are those stated by :class:`CombinedMargin`.
+    """
+    denominator = _denominator(unit, centers, selection, loss, collectives, tile_classes)
+    batch = unit.shape[0]
+    result = TiledResult.zeros(unit, selection, with_gradient=with_gradient)
+    # Each sample's loss is added up by the rank that owns its center.
+    owned = selection.samples
+    own_logits = denominator.positive[owned].double()
+    surplus = softplus(denominator.negatives[owned].double() - own_logits)
+    result.intra -= own_logits.sum() / batch
+    result.inter += (own_logits + surplus).sum() / batch
+    log_sums = denominator.all_classes[:, None]
+    pulls = torch.sigmoid(denominator.negatives - denominator.positive)  # 1 - p_y
+    for tile in tiles(centers, selection, tile_classes):
+        cosines = unit @ tile.unit.T
+        own_slopes = loss.positive_slope(cosines[tile.own])
+        result.moments += angle_moments(cosines, tile.own)
+        probabilities = _into_negative_logits(cosines, tile, loss).sub_(log_sums).exp_()
+        result.moments[ACTIVE] += torch.count_nonzero(probabilities >= 2.0**-CUT_HALVINGS)
+        if with_gradient:
+            coefficients = probabilities.mul_(loss.scale / batch)
+            coefficients[tile.own] = (-loss.scale / batch) * pulls[tile.own[0]] * own_slopes
+            tile.add_gradients(result, coefficients, unit)
+    return result
+
+
+def _denominator(
+    unit: Tensor,
+    centers: Tensor,
+    selection: Selection,
+    loss: CombinedMargin,
+    collectives: Collectives,
+    tile_classes: int,
+) -> _Denominator:
+    # Finite, so that "no negative seen yet" minus itself is 0 and not NaN; no logit comes near it.
+    maxima = unit.new_full((len(unit),), torch.finfo(unit.dtype).min / 4)
+    sums = unit.new_zeros(2, len(unit))  # of exp(z_j - maximum); z_y, from the one rank that owns it
+    for tile in tiles(centers, selection, tile_classes):
+        cosines = unit @ tile.unit.T
+        sums[1].index_copy_(0, tile.own[0], loss.positive_logit(cosines[tile.own]))
+        logits = _into_negative_logits(cosines, tile, loss)
+        higher = torch.maximum(maxima, logits.amax(dim=1))
+        sums[0] *= torch.exp(maxima - higher)
+        sums[0] += logits.sub_(higher[:, None]).exp_().sum(dim=1)
+        maxima = higher
+    of_all = collectives.maximum(maxima)
+    sums[0] *= torch.exp(maxima - of_all)
+    sums = collectives.sum(sums)
+    return _Denominator(sums[0].log() + of_all, sums[1])
+
+
+def _into_negative_logits(cosines: Tensor, tile: Tile, loss: CombinedMargin) -> Tensor:
+    """In place, [N, T]: s * c_j, and -inf where there is no negative: at the own center and above the filter."""
+    if loss.interclass_filter is not None:
+        cosines.masked_fill_(cosines > loss.interclass_filter, -torch.inf)
+    cosines[tile.own] = -torch.inf
+    return cosines.mul_(loss.scale)
