@@ -10,9 +10,11 @@ only when all of it is on disk.
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import nn
@@ -79,7 +81,8 @@ def save_checkpoint(
                 "num_classes": trained.head.num_classes,
                 "config": config.to_dict(),
             }
-            _write_durably(draft / "checkpoint.json", json.dumps(description, indent=1).encode())
+            with _written_durably(draft / "checkpoint.json") as file:
+                file.write(json.dumps(description, indent=1).encode())
 
     def publish() -> None:
         if world.is_first:
@@ -198,18 +201,29 @@ def _rank_state(trained: Trained, world: World) -> dict[str, Any]:
     return state
 
 
+class CheckpointWriteError(OSError):
+    """A checkpoint could not be written (disk full, no permission); earlier ones are untouched."""
+
+
+@contextmanager
+def _written_durably(path: Path) -> Iterator[BinaryIO]:
+    try:
+        with path.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+    except (OSError, RuntimeError) as error:
+        # torch.save turns a failed write into a RuntimeError of its own and keeps the cause as context.
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
+        advice = "the checkpoint is not written, earlier ones are intact; make room and run the same command again"
+        raise CheckpointWriteError(cause.errno, f"{cause.strerror}: {advice}", str(path)) from error
+
+
 def _write_tensors(path: Path, content: dict[str, Any]) -> None:
-    with path.open("wb") as file:
+    with _written_durably(path) as file:
         torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:

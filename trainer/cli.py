@@ -30,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(str(error), ExitCode.BAD_INPUT)
     except (PeerFailedError, NonFiniteLossError) as error:
         return _complain(str(error), ExitCode.FAILURE)
+    except KeyboardInterrupt:
+        return _complain("interrupted; nothing half-done is left", ExitCode.FAILURE)
     except OSError as error:  # disk full, permission denied: the path and the reason are all a user needs
         where = f"{error.filename}: " if error.filename else ""
         return _complain(f"{where}{error.strerror or error}", ExitCode.FAILURE)

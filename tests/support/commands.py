@@ -76,12 +76,17 @@ def kill_marked(mark: str, *, deadline_seconds: float = 20.0) -> None:
 
 @contextmanager
 def running(command: Sequence[str], *, cwd: Path) -> Iterator[subprocess.Popen[str]]:
-    """Start; whatever happens in the block, the command and all its descendants are gone after it."""
+    """Start; whatever happens in the block, the command and all its descendants are gone after it.
+
+    Their temporary files lie under ``cwd`` too, not in the machine's /tmp.
+    """
     mark = uuid.uuid4().hex
+    temporary = cwd / ".tmp"
+    temporary.mkdir(exist_ok=True)
     process = subprocess.Popen(
         command,
         cwd=cwd,
-        env=environment() | {MARK: mark},
+        env=environment() | {MARK: mark, "TMPDIR": str(temporary)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
