@@ -26,7 +26,7 @@ SMALL = [
 def test_one_rank_measures_all_methods(tmp_path: Path) -> None:
     done = run(pfc("bench", "head", *SMALL, "--csv", "out.csv", "--png", "out.png"), cwd=tmp_path)
     assert done.code == 0, done.err
-    rows = list(csv.DictReader((tmp_path / "out.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
     assert [(row["num_classes"], row["method"]) for row in rows] == [
         (classes, method)
         for classes in ("301", "650")
@@ -42,7 +42,7 @@ def test_one_rank_measures_all_methods(tmp_path: Path) -> None:
 def test_two_ranks_count_what_they_move(tmp_path: Path) -> None:
     done = run(torchrun(2, "bench", "head", *SMALL, "--methods", "sface", "--csv", "out.csv"), cwd=tmp_path)
     assert done.code == 0, done.err
-    rows = list(csv.DictReader((tmp_path / "out.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
     moved = {int(row["bytes_moved"]) for row in rows}
     assert len(moved) == 1, "what travels does not grow with the number of classes"
     batch, dim = 9, 16
