@@ -19,7 +19,6 @@ pytestmark = pytest.mark.unit
 # The bytes that distinguish the dialects: NUL, newline, quote, backslash, high bytes, and lengths around 256.
 IMAGES = [bytes([255, 216, i]) + b"\x00\n'\\\"\xe9" * (i * 9) + b"\r\x1a" for i in range(10)]
 SAME = [True, False, False, True, True]
-LFW = Path(__file__).parents[3] / "shared" / "faces" / "lfw_devtest.bin"
 
 
 def _file(folder: Path, content: bytes) -> Path:
@@ -95,14 +94,6 @@ def test_reads_flags_stored_as_integers_and_an_image_stored_once(tmp_path: Path)
     pairs = read_pairs(_file(tmp_path, pickle.dumps(([IMAGES[3]] * 4, [1, 0]), 4)))
     assert pairs.jpegs == [IMAGES[3]] * 4
     assert pairs.same.tolist() == [True, False]
-
-
-@pytest.mark.skipif(not LFW.exists(), reason="the shared LFW pairs are not here")
-def test_reads_lfw() -> None:
-    pairs = read_pairs(LFW)
-    assert len(pairs) == 1000
-    assert pairs.same.sum() == 500
-    assert all(jpeg.startswith(b"\xff\xd8") for jpeg in pairs.jpegs)
 
 
 def test_what_we_write_plain_pickle_loads(tmp_path: Path) -> None:
