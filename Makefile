@@ -25,6 +25,8 @@ $(READY): pyproject.toml constraints.txt
 venv-mxnet: $(MXNET_READY)
 
 $(MXNET_READY): constraints-mxnet.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 12))' || \
+		{ echo "MXNet's NumPy has no wheels beyond Python 3.11: make venv-mxnet PYTHON=python3.11"; exit 2; }
 	$(PYTHON) -m venv $(MXNET_VENV)
 	$(MXNET_VENV)/bin/pip install --quiet --requirement constraints-mxnet.txt
 	@touch $@

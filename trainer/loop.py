@@ -20,7 +20,7 @@ from trainer.phases import PhaseClock
 from trainer.progress import Progress
 from trainer.step import TrainStep
 from trainer.stopping import StopRequest
-from trainer.verification import RunVerification
+from trainer.run_verification import RunVerification
 from trainer.world import World
 
 

@@ -30,7 +30,7 @@ from trainer.run_folder import claim_run_folder
 from trainer.schedule import learning_rate_schedule
 from trainer.step import TrainStep
 from trainer.stopping import stop_on_signals
-from trainer.verification import RunVerification
+from trainer.run_verification import RunVerification
 from trainer.world import World, joined_world
 
 JOURNAL = "metrics.jsonl"

@@ -123,3 +123,34 @@ def test_two_ranks_are_told_too(faces: Path, tmp_path: Path) -> None:
     finished = run(torchrun(2, "train", config), cwd=tmp_path)
     assert "exitcode  : 2" in finished.err
     assert "holds no run" in finished.error_lines[0]
+
+
+def test_a_checkpoint_of_another_world_size(faces: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    config = write_run(tmp_path / "run.toml", output=output, faces=faces, steps=4)
+    assert run(pfc("train", config), cwd=tmp_path).code == 0
+    finished = run(torchrun(2, "train", config), cwd=tmp_path)
+    assert "exitcode  : 2" in finished.err
+    assert "was written by 1 ranks, this run has 2: resume with the same number of ranks" in finished.error_lines[0]
+
+
+def test_a_damaged_checkpoint(faces: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    config = write_run(tmp_path / "run.toml", output=output, faces=faces, steps=4)
+    assert run(pfc("train", config), cwd=tmp_path).code == 0
+    weights = output / "checkpoints" / "step_00000004" / "backbone.pt"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    for command in (pfc("train", config), pfc("eval", output, "--pairs", faces / "verification.bin")):
+        finished = run(command, cwd=tmp_path)
+        assert (finished.code, len(finished.error_lines)) == (2, 1)
+        assert f"{weights}: damaged" in finished.err
+
+
+def test_a_diverging_run_stops_before_it_spoils_anything(faces: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    config = write_run(tmp_path / "run.toml", output=output, faces=faces)
+    finished = run(pfc("train", config, "--set", "optimizer.lr=1e30"), cwd=tmp_path)
+    assert (finished.code, len(finished.error_lines)) == (1, 1)
+    assert "the loss is not finite" in finished.err
+    assert "lower optimizer.lr" in finished.err
+    assert not list((output).glob("checkpoints/step_*")), "no checkpoint of a broken model"

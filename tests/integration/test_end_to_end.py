@@ -62,6 +62,13 @@ def test_two_ranks_learn_to_verify_unseen_identities(tmp_path: Path) -> None:
     assert lines[-1]["theta_positive"] < lines[0]["theta_positive"] - 0.1, "embeddings came nearer to their centers"
     assert lines[-1]["step"] == 130
 
+    for rank in (0, 1):
+        log = (tmp_path / "run" / "logs" / f"rank_{rank:04d}.jsonl").read_text().splitlines()
+        events = [json.loads(line) for line in log]
+        assert {event["rank"] for event in events} == {rank}
+        assert next(event["event"] for event in events if event["event"] != "step") == "started"
+        assert events[-1]["event"] == "finished"
+
     evaluated = run(pfc("eval", "run", "--pairs", "faces/verification.bin", "--json"), cwd=tmp_path)
     assert evaluated.code == 0, evaluated.err
     assert f"{accuracy[130]:.4f}"[:5] in evaluated.out, "one process finds what two ranks found"

@@ -45,9 +45,7 @@ def _run(arguments: argparse.Namespace) -> ExitCode:
         if getattr(arguments, name) < 1:
             raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(arguments, name)}")
     if not 0.0 < arguments.spread < 1.0:
-        raise ConfigError(
-            f"--spread {arguments.spread}: must lie between 0 and 1; try 0.06"
-        )
+        raise ConfigError(f"--spread {arguments.spread}: must lie between 0 and 1; try 0.06")
     for path in (arguments.csv, arguments.png):
         if path is not None and not path.absolute().parent.is_dir():
             raise ConfigError(f"{path}: no such folder; make it first")
