@@ -18,9 +18,9 @@ from trainer.journal import Journal
 from trainer.metrics import TrainingMetrics
 from trainer.phases import PhaseClock
 from trainer.progress import Progress
+from trainer.run_verification import RunVerification
 from trainer.step import TrainStep
 from trainer.stopping import StopRequest
-from trainer.run_verification import RunVerification
 from trainer.world import World
 
 

@@ -27,10 +27,10 @@ from trainer.metrics import TrainingMetrics, exporter
 from trainer.phases import PhaseClock
 from trainer.progress import Progress
 from trainer.run_folder import claim_run_folder
+from trainer.run_verification import RunVerification
 from trainer.schedule import learning_rate_schedule
 from trainer.step import TrainStep
 from trainer.stopping import stop_on_signals
-from trainer.run_verification import RunVerification
 from trainer.world import World, joined_world
 
 JOURNAL = "metrics.jsonl"
