@@ -63,39 +63,43 @@ def bench_head(
     of this rank's centers with the global batch, then a step; the ratio is taken pair by pair.
     """
     for method in methods:
-        gc.collect()
-        reset_peak()
-        before = peak_bytes()
-        bench = _Bench(method, problem, world)
-        product = _bare_product(bench.centers, problem.batch * world.world_size)
-        for _ in range(2):  # buffers and momentum come into being
-            product()
-            bench.draw_batch()
-            bench.step()
-        gc.collect()
-        reset_peak()
+        yield _measure(method, problem, world, repetitions, now)
+
+
+def _measure(method: str, problem: Problem, world: World, repetitions: int, now: Callable[[], float]) -> Row:
+    gc.collect()
+    reset_peak()
+    before = peak_bytes()
+    bench = _Bench(method, problem, world)
+    product = _bare_product(bench.centers, problem.batch * world.world_size)
+    for _ in range(2):  # buffers and momentum come into being
+        product()
+        bench.draw_batch()
         bench.step()
-        extra = max(0, peak_bytes() - before - bench.centers.numel() * bench.centers.element_size())
-        pairs = []
-        for _ in range(repetitions):
-            bench.draw_batch()
-            pairs.append((_timed(product, now), _timed(bench.step, now)))
-        ratios = [step_seconds / product_seconds for product_seconds, step_seconds in pairs]
-        yield Row(
-            method=method,
-            num_classes=problem.num_classes,
-            embedding_dim=problem.embedding_dim,
-            batch=problem.batch,
-            spread=problem.spread,
-            world_size=world.world_size,
-            seconds=statistics.median(seconds for _, seconds in pairs),
-            product_seconds=statistics.median(seconds for seconds, _ in pairs),
-            ratio=statistics.median(ratios),
-            ratio_min=min(ratios),
-            ratio_max=max(ratios),
-            extra_bytes=extra,
-            bytes_moved=bench.bytes_moved,
-        )
+    gc.collect()
+    reset_peak()
+    bench.step()
+    extra = max(0, peak_bytes() - before - bench.centers.numel() * bench.centers.element_size())
+    pairs = []
+    for _ in range(repetitions):
+        bench.draw_batch()
+        pairs.append((_timed(product, now), _timed(bench.step, now)))
+    ratios = [step_seconds / product_seconds for product_seconds, step_seconds in pairs]
+    return Row(
+        method=method,
+        num_classes=problem.num_classes,
+        embedding_dim=problem.embedding_dim,
+        batch=problem.batch,
+        spread=problem.spread,
+        world_size=world.world_size,
+        seconds=statistics.median(seconds for _, seconds in pairs),
+        product_seconds=statistics.median(seconds for seconds, _ in pairs),
+        ratio=statistics.median(ratios),
+        ratio_min=min(ratios),
+        ratio_max=max(ratios),
+        extra_bytes=extra,
+        bytes_moved=bench.bytes_moved,
+    )
 
 
 def _timed(action: Callable[[], None], now: Callable[[], float]) -> float:
