@@ -207,6 +207,8 @@ def _journal(run_folder: Path, world: World, position: Position, data: Data) -> 
 
 
 def _opening(config: Config, data: Data, plan: Plan, world: World, position: Position) -> str:
+    if position.step >= plan.total_steps:
+        return f"this run has taken all its {plan.total_steps} steps, nothing is left to train: {config.run.output}"
     start = f"continuing at step {position.step}" if position.step else "starting"
     return (
         f"{start}: {len(data.loader.reader):,} images of {data.num_identities:,} identities, "
