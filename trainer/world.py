@@ -1,5 +1,6 @@
 """Who this process is among all: rank, world size, device. The one file that reads the environment."""
 
+import importlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -108,6 +109,9 @@ def joined_world(
     if world_size == 1:
         yield world
         return
+    # Its defaults hold the group that exists when it is first imported, as every torch optimizer does lazily. The
+    # group's threads would then outlive destroy_process_group and now and then abort the interpreter's exit.
+    importlib.import_module("torch.distributed.nn.functional")
     # gloo beside NCCL: flags and small CPU tensors then cross ranks without a device synchronisation.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(

@@ -3,6 +3,7 @@
 Ranks meet through a file in ``folder``, so no port is chosen that another process could take.
 """
 
+import importlib
 import multiprocessing
 import time
 import traceback
@@ -54,6 +55,7 @@ def _rank_main(
     torch.set_num_threads(1)
     try:
         if world_size > 1:
+            importlib.import_module("torch.distributed.nn.functional")  # see trainer.world.joined_world
             dist.init_process_group(
                 "gloo",
                 init_method=f"file://{folder}/store",
