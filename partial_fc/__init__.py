@@ -2,6 +2,7 @@
 
 from partial_fc.center_sgd import CenterSGD
 from partial_fc.class_shard import ClassShard, class_shard, partition
+from partial_fc.gradient_scale import scale_gradient
 from partial_fc.head import PartialFC
 from partial_fc.margins import ArcFace, CombinedMargin, CosFace
 from partial_fc.row_gradient import RowGradient
@@ -23,4 +24,5 @@ __all__ = [
     "class_shard",
     "load_center_state",
     "partition",
+    "scale_gradient",
 ]

@@ -10,7 +10,11 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
+from partial_fc.full_gradient import FullGradient
+from partial_fc.full_sgd import full_sgd
 from partial_fc.head import PartialFC
+from partial_fc.motion_state import load_motion, motion_state
+from partial_fc.row_gradient import RowGradient
 
 TILE_ROWS = 4096
 
@@ -22,14 +26,18 @@ class CenterSGD(torch.optim.Optimizer):
 
         m <- momentum * m + (g + weight_decay * w)        w <- w - lr * m
 
-    A step over all rows is torch.optim.SGD on the dense centers. A sampled step is torch.optim.SGD on the sampled
-    rows alone: all others rest, without decay, their momentum frozen until they take part again. Without
-    a gradient a step does nothing.
+    Over all centers that is torch.optim.SGD, to float32 rounding, but a step touches only rows that have a gradient or
+    are still in motion: see :mod:`partial_fc.shared_motion`. A row at rest costs nothing, and only rows in motion have
+    momentum in memory. Reading ``head.centers`` brings all of them to now.
+
+    A sampled step is torch.optim.SGD on the sampled rows alone: all others rest, without decay, their momentum frozen
+    until they take part again. Without a gradient a step does nothing.
 
     The gradient is ``head.row_gradient``, where micro-batches add up; ``zero_grad`` clears it, whatever
     ``set_to_none`` says. Rows are updated in place, tile by tile, with no second [R, D] temporary. No communication:
-    each rank updates the rows it owns. ``state_dict`` holds the momentum [R, D] of this rank's rows, the head's holds
-    the number of steps; :func:`center_state` has both by global class id.
+    each rank updates the rows it owns. ``state_dict`` holds the momentum of this rank's rows, the head's the centers
+    and the number of steps; :func:`center_state` has all of it by global class id. A new optimizer starts without
+    momentum.
 
     Raises ValueError for a negative lr, momentum or weight_decay.
     """
@@ -40,6 +48,8 @@ class CenterSGD(torch.optim.Optimizer):
                 raise ValueError(f"CenterSGD {name} must be at least 0, got {value}")
         super().__init__([head.centers], {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self.head = head
+        if head.rows is not None:
+            head.rows.drop_momentum()
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -54,8 +64,13 @@ class CenterSGD(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if self.head.row_gradient is not None:
-            self._update(self.param_groups[0])
+        gradient = self.head.row_gradient
+        if gradient is not None:
+            group = self.param_groups[0]
+            if isinstance(gradient, FullGradient):
+                full_sgd(gradient, group["lr"], group["momentum"], group["weight_decay"])
+            else:
+                self._update(gradient, group)
             self.head.steps_taken += 1
         return loss
 
@@ -69,9 +84,22 @@ class CenterSGD(torch.optim.Optimizer):
             raise ValueError("CenterSGD trains the centers of one head: give other parameters their own optimizer")
         super().add_param_group(param_group)
 
-    def _update(self, group: dict[str, Any]) -> None:
-        gradient = self.head.row_gradient
-        assert gradient is not None, "checked by step"
+    def state_dict(self) -> dict[str, Any]:
+        """As of any torch optimizer; ``motion`` is the momentum of a head whose rows move on their own."""
+        state = super().state_dict()
+        if self.head.rows is not None:
+            self.head.bring_centers_to_now()
+            state["motion"] = motion_state(self.head.rows, self.head.class_shard)
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """What :meth:`state_dict` gave, after the head's own state was loaded."""
+        motion = state_dict.get("motion")
+        super().load_state_dict({key: value for key, value in state_dict.items() if key != "motion"})
+        if self.head.rows is not None and motion is not None:
+            load_motion(self.head.rows, self.head.class_shard, [motion])
+
+    def _update(self, gradient: RowGradient, group: dict[str, Any]) -> None:
         centers = self.head.centers
         buffer = self._momentum_buffer() if group["momentum"] != 0 else None
         for start in range(0, len(gradient.values), TILE_ROWS):

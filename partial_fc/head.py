@@ -4,22 +4,27 @@ Shape letters: C classes, D embedding size, B this rank's batch, N global batch,
 that take part in a step.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from partial_fc.center_rows import CenterRows
 from partial_fc.class_shard import ClassShard, check_identities, class_shard
 from partial_fc.collectives import Collectives
+from partial_fc.full_gradient import FullGradient
 from partial_fc.head_step import HeadStep
 from partial_fc.initial_centers import initial_centers
 from partial_fc.margins import CombinedMargin
 from partial_fc.row_gradient import RowGradient
 from partial_fc.sface import SFace
 from partial_fc.stats import HeadStats
+from partial_fc.tolerance import ToleranceControl
+from partial_fc.workspace import Workspace
 
-TILE_CLASSES = 8192
+TILE_CLASSES = 2048
 
 
 class PartialFC(nn.Module):
@@ -33,11 +38,16 @@ class PartialFC(nn.Module):
     The returned loss is the mean over the global batch, the same number on every rank, and ``backward`` gives
     the exact derivative of that number: ``row_gradient`` for this rank's centers and the gradient of this rank's
     embeddings. Backbone gradients of the ranks must therefore be **summed**. A wrapper that averages them over
-    W ranks (DDP's default) needs its own factor W: say so there, once; the head hides none.
+    W ranks (DDP's default) needs a factor W: :func:`scale_gradient`; the head hides none.
 
-    The gradient of the centers is not in ``centers.grad``, which stays None, but in ``row_gradient``: the rows that
-    took part, and their values. It adds up over micro-batches until :class:`CenterSGD` steps and clears it; other
-    optimizers do not see it.
+    SFace over all centers keeps only the pairs that matter: a sample of centers, scored exactly, tells which
+    coefficients can be dropped with the relative error of the batch's gradient staying under ``tolerance``; an int8
+    product with a rigorous bound finds all pairs above, float32 scores them. Where too many are active, or there are
+    few classes, every pair is scored, as with the tolerance 0. ``stats`` says which way a step went. Sampling and
+    margin softmax losses drop nothing.
+
+    The gradient of the centers is not in ``centers.grad``, which stays None, but in ``row_gradient``, without a dense
+    tensor. It adds up over micro-batches until :class:`CenterSGD` steps and clears it; other optimizers do not see it.
 
     With ``sample_rate`` r < 1 and in training mode, each rank uses round(r * R) of its centers in a step: all
     positives of the global batch and negatives drawn by (seed, step, first class of the shard). Micro-batches of one
@@ -50,8 +60,6 @@ class PartialFC(nn.Module):
     seed: of the initial centers and of the sampling; center j depends on (seed, j) alone, never on the number of ranks.
     Raises ValueError for arguments that no head can have.
     """
-
-    centers: nn.Parameter
 
     def __init__(
         self,
@@ -87,10 +95,42 @@ class PartialFC(nn.Module):
         self.tile_classes = tile_classes
         self.collectives = Collectives(group)
         self.class_shard: ClassShard = class_shard(num_classes, self.collectives.world_size, self.collectives.rank)
-        self.centers = nn.Parameter(initial_centers(self.class_shard, embedding_dim, seed).to(device))
-        self.row_gradient: RowGradient | None = None
+        # Not by attribute: reading ``centers`` is a property, which brings them up to date first.
+        self._parameters["centers"] = nn.Parameter(initial_centers(self.class_shard, embedding_dim, seed).to(device))
+        self.workspace = Workspace(torch.device(device))
+        self.control = ToleranceControl(tolerance, self.loss.scale)
+        self.rows: CenterRows | None = None
+        if isinstance(self.loss, SFace) and sample_rate == 1.0:
+            self.rows = CenterRows(self.stored_centers.detach())
+        self._version = self.stored_centers._version
+        self.row_gradient: RowGradient | FullGradient | None = None
         self.steps_taken = 0  # optimizer steps: which draw of negatives comes next
         self.stats: HeadStats | None = None
+
+    @property
+    def stored_centers(self) -> nn.Parameter:
+        """The parameter as kept between steps: without the common scale, rows in motion as of their last touch."""
+        centers = self._parameters["centers"]
+        assert centers is not None, "set when the head was made"
+        return centers
+
+    @property
+    def centers(self) -> nn.Parameter:
+        """[R, D] float32, this rank's centers, current. Read it anew after a step; writing into it is allowed."""
+        self.bring_centers_to_now()
+        return self.stored_centers
+
+    @torch.no_grad()
+    def bring_centers_to_now(self) -> None:
+        """Make the stored centers current; whoever asked may write into them."""
+        if self.rows is not None:
+            self.rows.make_plain()
+            self.rows.forget_codes()
+
+    def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]:
+        """As of any module; the centers in it are current."""
+        self.bring_centers_to_now()
+        return super().named_parameters(*args, **kwargs)
 
     def forward(self, embeddings: Tensor, identities: Tensor) -> Tensor:
         """Loss of the global batch: [B, D] floating, [B] int64 global ids -> float32 scalar.
@@ -103,7 +143,10 @@ class PartialFC(nn.Module):
         check_identities(identities, self.num_classes)
         if len(identities) != len(embeddings):
             raise ValueError(f"{len(embeddings)} embeddings came with {len(identities)} identities")
-        loss: Tensor = HeadStep.apply(embeddings.float(), self.centers, identities, self)  # type: ignore[no-untyped-call]
+        if self.rows is not None and self.stored_centers._version != self._version:
+            self.rows.forget_codes()
+            self._version = self.stored_centers._version
+        loss: Tensor = HeadStep.apply(embeddings.float(), self.stored_centers, identities, self)  # type: ignore[no-untyped-call]
         return loss
 
     @torch.no_grad()
@@ -112,17 +155,17 @@ class PartialFC(nn.Module):
 
         Raises ValueError when the shape is not this rank's.
         """
-        if local_centers.shape != self.centers.shape:
+        if local_centers.shape != self.stored_centers.shape:
             raise ValueError(
                 f"this rank holds classes [{self.class_shard.start}, {self.class_shard.stop}) and needs centers "
-                f"{list(self.centers.shape)}, got {list(local_centers.shape)}"
+                f"{list(self.stored_centers.shape)}, got {list(local_centers.shape)}"
             )
         self.centers.copy_(local_centers)
 
-    def add_gradient(self, gradient: RowGradient) -> None:
+    def add_gradient(self, gradient: RowGradient | FullGradient) -> None:
         """Add one micro-batch's gradient to ``row_gradient``, which takes over its buffers."""
         pending = self.row_gradient
-        self.row_gradient = gradient if pending is None else pending.plus(gradient, len(self.class_shard))
+        self.row_gradient = gradient if pending is None else pending.plus(gradient, len(self.class_shard))  # type: ignore[arg-type]  # a head has one kind
 
     def center_gradient(self) -> Tensor | None:
         """``row_gradient`` as a new dense [R, D] tensor, 0 where a center took no part; None before any backward."""
@@ -130,16 +173,32 @@ class PartialFC(nn.Module):
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradient of the centers, whatever ``set_to_none`` says."""
-        super().zero_grad(set_to_none)
         self.row_gradient = None
 
-    def get_extra_state(self) -> dict[str, int]:
-        """For ``state_dict``: the step counter, so that sampling goes on where it stood."""
-        return {"steps_taken": self.steps_taken}
+    def get_extra_state(self) -> dict[str, Any]:
+        """For ``state_dict``: the step counter and the running means behind the cut, so that both go on."""
+        return {"steps_taken": self.steps_taken, "control": self.control.state()}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """The counterpart of :meth:`get_extra_state`."""
         self.steps_taken = int(state["steps_taken"])
+        self.control.load_state(state["control"])
+
+    def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self.bring_centers_to_now()
+        super()._save_to_state_dict(*args, **kwargs)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self.bring_centers_to_now()
+        super()._load_from_state_dict(*args, **kwargs)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> "PartialFC":
+        self.bring_centers_to_now()
+        super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]  # torch has no types here
+        if self.rows is not None and self.rows.tables.weights.data_ptr() != self.stored_centers.data_ptr():
+            self.workspace = Workspace(self.stored_centers.device)
+            self.rows = CenterRows(self.stored_centers.detach())
+        return self
 
     def extra_repr(self) -> str:
         """Shown by ``print(head)``."""

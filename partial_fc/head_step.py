@@ -3,19 +3,19 @@
 Shape letters: D embedding size, B this rank's batch, N global batch, R this rank's classes, S those that take part.
 """
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from partial_fc.full_step import take_full_step
 from partial_fc.row_gradient import RowGradient
-from partial_fc.selection import Selection, select_all, select_sample
+from partial_fc.scored_step import ScoredStep, stats_of
+from partial_fc.selection import select_all, select_sample
 from partial_fc.sface import SFace
 from partial_fc.sface_pass import sface_over_tiles
 from partial_fc.softmax_pass import softmax_over_tiles
-from partial_fc.stats import HeadStats
-from partial_fc.tiled import CUT_HALVINGS, TiledResult, normalize_rows, through_normalization
+from partial_fc.tiled import CUT_HALVINGS, normalize_rows, through_normalization
 
 if TYPE_CHECKING:
     from partial_fc.head import PartialFC
@@ -36,20 +36,26 @@ class HeadStep(torch.autograd.Function):
         sizes = collectives.batch_sizes(len(embeddings), embeddings.device)
         if sum(sizes) == 0:
             raise ValueError("the global batch is empty: no rank has a sample")
-        unit, inverse = normalize_rows(embeddings)
-        all_unit, all_identities = collectives.gather_batch(unit, identities, sizes)
+        all_embeddings, all_identities = collectives.gather_batch(embeddings, identities, sizes)
+        all_unit, all_inverse = normalize_rows(all_embeddings)
+        first = sum(sizes[: collectives.rank])
+        here = slice(first, first + len(embeddings))
         with_gradient = any(ctx.needs_input_grad)
-        selection = _select(head, all_identities)
-        part = _score(head, all_unit, centers, selection, with_gradient=with_gradient)
+        if head.rows is not None:
+            step = take_full_step(head, head.rows, all_unit, all_inverse, all_identities, with_gradient=with_gradient)
+        else:
+            step = _sampled_step(head, all_unit, centers, all_identities, with_gradient=with_gradient)
+        squared_norm = torch.zeros((), dtype=torch.float64, device=embeddings.device)
         if with_gradient:
-            unit_gradient = collectives.scatter_sum(part.unit_gradient, sizes)
-            assert part.center_gradient is not None, "asked for with the gradient"
-            ctx.embedding_gradient = through_normalization(unit_gradient, unit, inverse)
-            ctx.row_gradient = RowGradient(selection.rows, part.center_gradient)
+            unit_gradient = collectives.scatter_sum(step.unit_gradient, sizes)
+            ctx.embedding_gradient = through_normalization(unit_gradient, all_unit[here], all_inverse[here])
+            ctx.row_gradient = step.center_gradient
             ctx.head = head
-        totals = collectives.sum(torch.cat([torch.stack([part.intra, part.inter]), part.moments]))
-        head.stats = _stats(totals.tolist(), head)
-        return (totals[0] + totals[1]).float()
+            squared_norm = ctx.embedding_gradient.double().square().sum()
+        parts = [torch.stack([step.intra, step.inter]), step.moments, torch.stack([squared_norm, step.center_force])]
+        totals = collectives.sum(torch.cat(parts))
+        head.stats = stats_of(totals.tolist(), step, head, batch=sum(sizes))
+        return totals.new_tensor(head.stats.loss).float()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -60,53 +66,41 @@ class HeadStep(torch.autograd.Function):
         # The buffers belong to this graph alone, so they are scaled in place and given away.
         embedding_gradient = ctx.embedding_gradient.mul_(grad_output)
         if ctx.needs_input_grad[1]:
-            ctx.row_gradient.values.mul_(grad_output)
+            ctx.row_gradient.scale_(grad_output)
             ctx.head.add_gradient(ctx.row_gradient)
         ctx.embedding_gradient = ctx.row_gradient = None
         return embedding_gradient if ctx.needs_input_grad[0] else None, None, None, None
 
 
-def _select(head: "PartialFC", identities: Tensor) -> Selection:
+def _sampled_step(
+    head: "PartialFC", unit: Tensor, centers: Tensor, identities: Tensor, *, with_gradient: bool
+) -> ScoredStep:
+    """A margin softmax, or SFace over a sample of the centers."""
     if head.sample_rate == 1.0 or not head.training:
-        return select_all(head.class_shard, identities)
-    return select_sample(
-        head.class_shard, identities, sample_rate=head.sample_rate, seed=head.seed, step=head.steps_taken
-    )
-
-
-def _score(
-    head: "PartialFC", unit: Tensor, centers: Tensor, selection: Selection, *, with_gradient: bool
-) -> TiledResult:
-    tile_classes = head.tile_classes
-    if isinstance(head.loss, SFace):
-        return sface_over_tiles(
-            unit, centers, selection, head.loss, tile_classes=tile_classes, with_gradient=with_gradient
+        selection = select_all(head.class_shard, identities)
+    else:
+        selection = select_sample(
+            head.class_shard, identities, sample_rate=head.sample_rate, seed=head.seed, step=head.steps_taken
         )
-    return softmax_over_tiles(
-        unit,
-        centers,
-        selection,
-        head.loss,
-        head.collectives,
-        tile_classes=tile_classes,
-        with_gradient=with_gradient,
-    )
-
-
-def _stats(totals: list[float], head: "PartialFC") -> HeadStats:
-    intra, inter, own_sum, positives, negative_sum, negative_squares, negatives, active = totals
-    mean = negative_sum / negatives if negatives else math.nan  # of pi/2 - theta
-    variance = negative_squares / negatives - mean * mean if negatives else math.nan
-    return HeadStats(
-        mode="dense",
-        active_pairs=int(active),
-        error=0.0,
+    size = head.tile_classes
+    if isinstance(head.loss, SFace):
+        part = sface_over_tiles(unit, centers, selection, head.loss, tile_classes=size, with_gradient=with_gradient)
+    else:
+        part = softmax_over_tiles(
+            unit,
+            centers,
+            selection,
+            head.loss,
+            head.collectives,
+            tile_classes=size,
+            with_gradient=with_gradient,
+        )
+    return ScoredStep(
+        part.intra,
+        part.inter,
+        part.unit_gradient,
+        None if part.center_gradient is None else RowGradient(selection.rows, part.center_gradient),
+        part.moments,
+        torch.zeros_like(part.intra),
         cut=head.loss.scale * 2.0**-CUT_HALVINGS,
-        loss=intra + inter,
-        loss_intra=intra,
-        loss_inter=inter,
-        theta_positive=math.pi / 2 - own_sum / positives if positives else math.nan,
-        theta_negative=math.pi / 2 - mean,
-        theta_negative_std=math.sqrt(variance) if not variance < 0.0 else 0.0,
-        bytes_moved=head.collectives.bytes_moved,
     )

@@ -33,6 +33,10 @@ class RowGradient:
             values.index_add_(0, torch.searchsorted(union, part.rows), part.values)
         return RowGradient(union, values)
 
+    def scale_(self, factor: Tensor) -> None:
+        """Multiply by a scalar."""
+        self.values.mul_(factor)
+
     def dense(self, total_rows: int) -> Tensor:
         """A new [R, D] tensor with zeros in the rows that took no part."""
         if self.rows is None:

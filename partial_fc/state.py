@@ -11,32 +11,35 @@ from torch import Tensor
 
 from partial_fc.center_sgd import CenterSGD
 from partial_fc.head import PartialFC
+from partial_fc.motion_state import load_motion, motion_state
 
 Piece = dict[str, Any]
 
 
 def center_state(head: PartialFC, optimizer: CenterSGD) -> Piece:
-    """This rank's piece: start, stop, num_classes, embedding_dim, steps_taken, centers [R, D], momentum [R, D] or None.
+    """This rank's piece: start, stop, num_classes, embedding_dim, steps_taken, control (of the cut), centers [R, D] as
+    stored, and either momentum [R, D] or None, or motion: see :func:`partial_fc.motion_state.motion_state`.
 
-    The tensors are the head's own, not copies: save them before the next step.
+    The tensors are the head's own, not copies: save them before the next step. Nothing is brought up to date for it,
+    so a run that saves goes on bit for bit like one that does not; the common scale is in ``motion``.
     """
-    momentum = optimizer.state[head.centers].get("momentum_buffer")
+    centers = head.stored_centers
     return {
         "start": head.class_shard.start,
         "stop": head.class_shard.stop,
         "num_classes": head.num_classes,
         "embedding_dim": head.embedding_dim,
         "steps_taken": head.steps_taken,
-        "centers": head.centers.detach(),
-        "momentum": momentum,
+        "control": head.control.state(),
+        "centers": centers.detach(),
+        "momentum": optimizer.state[centers].get("momentum_buffer"),
+        "motion": None if head.rows is None else motion_state(head.rows, head.class_shard),
     }
 
 
 @torch.no_grad()
 def load_center_state(head: PartialFC, optimizer: CenterSGD, pieces: Sequence[Piece]) -> None:
     """Fill this rank's rows, and the count of steps taken, from pieces written by any number of ranks, in any order.
-
-    Pieces without that count, of runs that sampled nothing, are read as 0.
 
     Raises ValueError, naming the gap, when the pieces do not belong to this head or do not cover its classes.
     """
@@ -47,8 +50,14 @@ def load_center_state(head: PartialFC, optimizer: CenterSGD, pieces: Sequence[Pi
                 f"saved centers are {found[0]} classes x {found[1]}, this head has "
                 f"{head.num_classes} x {head.embedding_dim}: resume with the configuration of that run"
             )
+    motions = [piece["motion"] for piece in pieces]
+    if (head.rows is None) != (None in motions) or not pieces:
+        raise ValueError("saved centers come from a head with another kind of loss or sampling: resume with that one")
     head.load_centers(_assemble(head, pieces, "centers"))
-    head.steps_taken = max((int(piece.get("steps_taken", 0)) for piece in pieces), default=0)
+    head.steps_taken = max(int(piece["steps_taken"]) for piece in pieces)
+    head.control.load_state(pieces[0]["control"])
+    if head.rows is not None:
+        load_motion(head.rows, head.class_shard, motions)
     if any(piece["momentum"] is not None for piece in pieces):
         momentum = _assemble(head, pieces, "momentum").to(head.centers.device)
         optimizer.state[head.centers]["momentum_buffer"] = momentum

@@ -26,7 +26,7 @@ from trainer.config import Config, config_from
 from trainer.errors import ConfigError
 from trainer.world import World
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FOLDER = "checkpoints"
 
 

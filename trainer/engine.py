@@ -2,7 +2,8 @@
 
 The head's loss is the mean over the global batch and its gradients are exact derivatives of that number (see
 ``partial_fc.head``). A parameter's derivative is then the sum of the ranks' contributions; this file is the one
-place where that is said.
+place where that is said. With micro-batches, all but the last must run under ``no_sync``: this hook would sum already
+summed gradients again.
 """
 
 from typing import Any

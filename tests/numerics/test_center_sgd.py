@@ -198,12 +198,3 @@ def test_sampled_training_goes_on_from_its_saved_state(way: str) -> None:
         optimizer.state[head.centers]["momentum_buffer"] for head, optimizer in zip(heads, optimizers, strict=True)
     ]
     assert torch.equal(states[2], states[0])
-
-
-def test_a_piece_without_a_step_count_is_read() -> None:
-    head = PartialFC(50, 6)
-    optimizer = CenterSGD(head)
-    piece = center_state(head, optimizer)
-    del piece["steps_taken"]
-    load_center_state(head, optimizer, [piece])
-    assert head.steps_taken == 0

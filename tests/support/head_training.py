@@ -132,8 +132,9 @@ def train_case(case: Case, rank: int, world_size: int) -> dict[str, Any]:
         embedding_gradients.append(local.grad)
         stats.append(dict(head.stats))
         center_gradients.append(head.center_gradient())
-        taking_part = head.row_gradient.rows
-        taking_part = torch.arange(len(head.class_shard)) if taking_part is None else taking_part
+        taking_part = getattr(head.row_gradient, "rows", None)
+        if not isinstance(taking_part, torch.Tensor):  # all of them
+            taking_part = torch.arange(len(head.class_shard))
         rows.append(taking_part + head.class_shard.start)
         optimizer.step()
         optimizer.zero_grad()
@@ -147,7 +148,16 @@ def train_case(case: Case, rank: int, world_size: int) -> dict[str, Any]:
         "centers": head.centers.detach(),
         "stats": stats,
         "state": center_state(head, optimizer),
+        "momentum": dense_momentum(head, optimizer),
     }
+
+
+def dense_momentum(head: PartialFC, optimizer: CenterSGD) -> torch.Tensor:
+    """torch.optim.SGD's momentum buffer of this rank's rows."""
+    if head.rows is None:
+        return optimizer.state[head.centers]["momentum_buffer"]
+    head.rows.make_plain()
+    return head.rows.momentum(0, len(head.rows))
 
 
 def train_dense(

@@ -1,15 +1,18 @@
-"""Centers and embeddings whose cosines spread as in a trained model.
+"""Centers and embeddings whose cosines spread as in a trained model, or all of whose pairs are active.
 
-Shape letters: C classes, B batch, D embedding size, m effective dimension.
+Shape letters: C classes, R rows of one rank, N global batch, D embedding size, m effective dimension.
 """
 
+import hashlib
 import math
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 POSITIVE_ANGLE = 0.9  # rad: where SFace's a holds the positives of a model in training
-BLOCK = 65536
+SHARED = 0.8  # of each squared norm along one direction, if shared: no two cosines can then be below 2 * 0.8 - 1
+BLOCK = 16384
 
 
 def effective_dimension(spread: float, embedding_dim: int) -> int:
@@ -20,27 +23,54 @@ def effective_dimension(spread: float, embedding_dim: int) -> int:
     return min(embedding_dim, max(2, round(1.0 / spread**2)))
 
 
-def draw_centers(rows: int, embedding_dim: int, dimension: int, generator: torch.Generator) -> Tensor:
-    """[C, D] float32 rows of norm about 1 in a random m-dimensional subspace (the same for equal generator states)."""
-    basis = torch.linalg.qr(torch.randn(embedding_dim, dimension, generator=generator)).Q.T.contiguous()
-    centers = torch.empty(rows, embedding_dim)
-    for start in range(0, rows, BLOCK):
-        stop = min(start + BLOCK, rows)
-        torch.mm(
-            torch.randn(stop - start, dimension, generator=generator) / math.sqrt(dimension),
-            basis,
-            out=centers[start:stop],
-        )
-    return centers
+class Geometry:
+    """A random m-dimensional subspace of D dimensions that centers and embeddings share; a function of the seed.
+
+    all_active: besides, all of them share a direction, so strongly that every cosine is above 0.6, where
+    SFace's b = 1.2 rad pushes with full force: cosines are 0.8 with a fifth of the spread.
+    """
+
+    def __init__(self, embedding_dim: int, spread: float, seed: int, *, all_active: bool = False) -> None:
+        dimension = effective_dimension(spread, embedding_dim)
+        self._seed = seed
+        self._shared: Tensor | None = None  # [D]
+        drawn = torch.randn(embedding_dim, embedding_dim, generator=_generator(seed, "basis"))
+        directions = torch.linalg.qr(drawn).Q.T
+        if all_active:
+            self._shared, directions = directions[0], directions[1:]
+        self._basis = directions[:dimension].contiguous()  # [m, D]
+
+    def fill_centers(self, rows: Tensor, first_class: int) -> None:
+        """Write centers of norm about 1 into ``rows`` [R, D] in place, block by block.
+
+        Row j is that of global class ``first_class`` + j, the same for any number of ranks.
+        """
+        last = first_class + len(rows)
+        for block in range(first_class // BLOCK, math.ceil(last / BLOCK)):
+            generator = _generator(self._seed, f"centers {block}")
+            drawn = torch.randn(BLOCK, len(self._basis), generator=generator)
+            begin, end = max(first_class, block * BLOCK), min(last, (block + 1) * BLOCK)
+            drawn = drawn[begin - block * BLOCK : end - block * BLOCK].div_(math.sqrt(len(self._basis)))
+            out = rows[begin - first_class : end - first_class]
+            torch.mm(drawn, self._basis, out=out)
+            if self._shared is not None:
+                normalize(out, out=out).mul_(math.sqrt(1 - SHARED)).add_(self._shared, alpha=math.sqrt(SHARED))
+
+    def embeddings(self, own: Tensor, generator: torch.Generator) -> Tensor:
+        """[N, D] of norm 1; own: [N, D], each one's own center.
+
+        Each lies at 0.9 rad from its own center in a random direction within the subspace. Where all pairs are
+        active, it is a random one around the shared direction, as embeddings of a collapsed model are.
+        """
+        direction = torch.randn(len(own), len(self._basis), generator=generator) @ self._basis
+        if self._shared is not None:
+            return math.sqrt(1 - SHARED) * normalize(direction) + math.sqrt(SHARED) * self._shared
+        own = normalize(own)
+        direction -= (direction * own).sum(1, keepdim=True) * own
+        return math.cos(POSITIVE_ANGLE) * own + math.sin(POSITIVE_ANGLE) * normalize(direction)
 
 
-def draw_embeddings(centers: Tensor, identities: Tensor, generator: torch.Generator) -> Tensor:
-    """[B, D]: each at 0.9 rad from its own center, in a random direction within the centers' subspace."""
-    own = torch.nn.functional.normalize(centers[identities])
-    # A mix of many centers is a random direction of their subspace.
-    mixed = torch.randint(len(centers), (len(identities), 64), generator=generator)
-    signs = torch.randn(mixed.shape, generator=generator)
-    direction = torch.einsum("bkd,bk->bd", centers[mixed], signs)
-    direction -= (direction * own).sum(1, keepdim=True) * own
-    direction = torch.nn.functional.normalize(direction)
-    return math.cos(POSITIVE_ANGLE) * own + math.sin(POSITIVE_ANGLE) * direction
+def _generator(seed: int, purpose: str) -> torch.Generator:
+    # torch seeds from 32 bits alone: numbers put side by side in 64 would collide.
+    digest = hashlib.blake2b(f"{seed} {purpose}".encode(), digest_size=4).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest))

@@ -1,166 +1,105 @@
 """One step of a head against the bare float32 logits product, both timed in turn.
 
-Shape letters: C classes, R this rank's, B this rank's batch, N global batch, D embedding size.
+Shape letters: R classes of one rank, N global batch, D embedding size.
 """
 
 import gc
-import statistics
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import partial
 
 import torch
-from torch import Tensor
+import torch.distributed as dist
 
-from partial_fc import CenterSGD, CosFace, PartialFC, SFace
-from trainer.bench.geometry import draw_centers, draw_embeddings, effective_dimension
+from partial_fc import HeadStats
+from trainer.bench.bare_product import BareProduct
+from trainer.bench.batches import draw_batches
+from trainer.bench.contestants import build
+from trainer.bench.geometry import Geometry
+from trainer.bench.memory_need import lack_of_memory
 from trainer.bench.peak_memory import peak_bytes, reset_peak
-from trainer.bench.plain_head import PlainSFaceHead
+from trainer.bench.problem import ALL_ACTIVE, PLAIN, Effort, Problem, Row, Skipped
+from trainer.bench.summary import summarise
 from trainer.world import World
 
-PLAIN = "sface-plain-torch"  # one process, whole matrices: the script that users start from
-METHODS = ("sface", PLAIN, "cosface", "cosface-0.1")
-PRODUCT_TILE = 8192
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One size. spread: standard deviation of negative cosines. batch: per rank."""
-
-    num_classes: int
-    embedding_dim: int
-    batch: int
-    spread: float
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table. Seconds and ratios are medians over repetitions, with the smallest and largest ratio.
-
-    extra_bytes: peak memory beyond the float32 centers. bytes_moved: handed to collectives in a step.
-    """
-
-    method: str
-    num_classes: int
-    embedding_dim: int
-    batch: int
-    spread: float
-    world_size: int
-    seconds: float
-    product_seconds: float
-    ratio: float
-    ratio_min: float
-    ratio_max: float
-    extra_bytes: int
-    bytes_moved: int
+FEW_CLASSES, FEW_SAMPLES = 4096, 8  # enough for a method to come by all of its code
 
 
 def bench_head(
-    problem: Problem, methods: tuple[str, ...], *, world: World, repetitions: int, now: Callable[[], float]
-) -> Iterator[Row]:
-    """Measure each method on ``problem``; every rank runs it, rows hold this rank's own times.
+    problems: Iterable[Problem], effort: Effort, *, world: World, now: Callable[[], float]
+) -> Iterator[Row | Skipped]:
+    """Measure each problem alone, one after the other; every rank of ``world`` runs it and gets the same rows.
 
-    A step is forward, backward and update with momentum 0.9 and decay 5e-4. Each repetition times the bare product
-    of this rank's centers with the global batch, then a step; the ratio is taken pair by pair.
+    A step is forward, backward, update with momentum 0.9 and decay 5e-4, and zero_grad, on embeddings never seen
+    before. Each repetition times the bare product of a rank's centers with the global batch, then a step; the ratio is
+    taken pair by pair.
     """
-    for method in methods:
-        yield _measure(method, problem, world, repetitions, now)
+    loaded: set[str] = set()
+    for problem in problems:
+        if problem.method == PLAIN and world.world_size > 1:
+            yield Skipped(problem, "plain PyTorch runs in one process only")
+        elif reason := lack_of_memory(problem, world):
+            yield Skipped(problem, reason)
+        else:
+            if problem.method not in loaded:  # libraries and compiled code are not the first problem's memory
+                loaded.add(problem.method)
+                few = replace(problem, num_classes=FEW_CLASSES * world.world_size, batch=FEW_SAMPLES)
+                _measure(few, replace(effort, repetitions=1, warmup=4), world, now)
+            yield _measure(problem, effort, world, now)
 
 
-def _measure(method: str, problem: Problem, world: World, repetitions: int, now: Callable[[], float]) -> Row:
+def _measure(problem: Problem, effort: Effort, world: World, now: Callable[[], float]) -> Row:
     gc.collect()
     reset_peak()
     before = peak_bytes()
-    bench = _Bench(method, problem, world)
-    product = _bare_product(bench.centers, problem.batch * world.world_size)
-    for _ in range(2):  # buffers and momentum come into being
-        product()
-        bench.draw_batch()
-        bench.step()
-    gc.collect()
+    geometry = Geometry(problem.embedding_dim, problem.spread, effort.seed, all_active=problem.method == ALL_ACTIVE)
+    method = build(problem, geometry, world, effort.seed)
+    steps = effort.warmup + effort.repetitions
+    batches = draw_batches(steps, problem, method.centers, geometry, world, effort.seed)
+    known = before + method.centers.nbytes + sum(batch.nbytes for batch in batches)
     reset_peak()
-    bench.step()
-    extra = max(0, peak_bytes() - before - bench.centers.numel() * bench.centers.element_size())
-    pairs = []
-    for _ in range(repetitions):
-        bench.draw_batch()
-        pairs.append((_timed(product, now), _timed(bench.step, now)))
-    ratios = [step_seconds / product_seconds for product_seconds, step_seconds in pairs]
-    return Row(
-        method=method,
-        num_classes=problem.num_classes,
-        embedding_dim=problem.embedding_dim,
-        batch=problem.batch,
-        spread=problem.spread,
+    for batch in batches[: effort.warmup - 1]:
+        method.step(batch)
+    extra_ever = peak_bytes() - known
+    product = BareProduct(method.centers, problem.batch * world.world_size)
+    product()
+    counted = reset_peak()
+    method.step(batches[effort.warmup - 1])  # untimed: the reset took away pages that malloc had kept
+    times: list[float] = []
+    stats: list[HeadStats] = []
+    for batch in batches[effort.warmup :]:
+        times.append(_timed(product, world, now))
+        times.append(_timed(partial(method.step, batch), world, now))
+        if (last := method.stats()) is not None:
+            stats.append(last)
+    extra = peak_bytes() - known - product.nbytes
+    # A step takes as long as on the slowest rank, and memory must suffice for the largest.
+    *times, largest, largest_ever = _largest([*times, extra, max(extra, extra_ever)], world)
+    return summarise(
+        problem,
+        effort,
         world_size=world.world_size,
-        seconds=statistics.median(seconds for _, seconds in pairs),
-        product_seconds=statistics.median(seconds for seconds, _ in pairs),
-        ratio=statistics.median(ratios),
-        ratio_min=min(ratios),
-        ratio_max=max(ratios),
-        extra_bytes=extra,
-        bytes_moved=bench.bytes_moved,
+        product_seconds=times[::2],
+        step_seconds=times[1::2],
+        stats=stats,
+        centers_bytes=method.centers.nbytes,
+        extra_bytes=(int(largest), int(largest_ever)) if counted else None,
     )
 
 
-def _timed(action: Callable[[], None], now: Callable[[], float]) -> float:
+def _timed(action: Callable[[], None], world: World, now: Callable[[], float]) -> float:
+    if world.world_size > 1:
+        dist.barrier()  # else this rank's product would run beside another's step
     began = now()
     action()
     return now() - began
 
 
-def _bare_product(centers: Tensor, global_batch: int) -> Callable[[], None]:
-    """The float32 logits product [R, D] x [D, N] alone, tile by tile into one buffer."""
-    embeddings = torch.randn(centers.shape[1], global_batch)
-    logits = torch.empty(PRODUCT_TILE, global_batch)
-
-    @torch.no_grad()
-    def product() -> None:
-        for tile in torch.split(centers, PRODUCT_TILE):
-            torch.mm(tile, embeddings, out=logits[: len(tile)])
-
-    return product
-
-
-class _Bench:
-    """One method at one size. centers: [R, D] of this rank, moving as it trains."""
-
-    def __init__(self, method: str, problem: Problem, world: World) -> None:
-        self._batch = problem.batch
-        self._random = torch.Generator().manual_seed(11 + world.rank)
-        dimension = effective_dimension(problem.spread, problem.embedding_dim)
-        generator = torch.Generator().manual_seed(7)
-        self._head: PartialFC | None = None
-        self._model: torch.nn.Module
-        self._optimizer: torch.optim.Optimizer
-        if method == PLAIN:
-            drawn = draw_centers(problem.num_classes, problem.embedding_dim, dimension, generator)
-            self._model = PlainSFaceHead(drawn, SFace())
-            self._optimizer = torch.optim.SGD(self._model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
-            self.centers, self._start = self._model.centers.detach(), 0
-        else:
-            loss = SFace() if method == "sface" else CosFace()
-            rate = 0.1 if method == "cosface-0.1" else 1.0
-            self._model = self._head = head = PartialFC(
-                problem.num_classes, problem.embedding_dim, loss, sample_rate=rate
-            )
-            head.load_centers(draw_centers(len(head.class_shard), problem.embedding_dim, dimension, generator))
-            self._optimizer = CenterSGD(head, lr=0.1, momentum=0.9, weight_decay=5e-4)
-            self.centers, self._start = head.centers.detach(), head.class_shard.start
-        self.draw_batch()
-
-    def draw_batch(self) -> None:
-        """Another batch of this rank's own classes, positives at 0.9 rad."""
-        rows = torch.randint(len(self.centers), (self._batch,), generator=self._random)
-        self._embeddings = draw_embeddings(self.centers, rows, self._random)
-        self._identities = rows + self._start
-
-    def step(self) -> None:
-        """Forward, backward, update."""
-        self._model(self._embeddings.requires_grad_(), self._identities).backward()
-        self._optimizer.step()
-        self._optimizer.zero_grad()
-
-    @property
-    def bytes_moved(self) -> int:
-        """Payload that the last step handed to collectives."""
-        return 0 if self._head is None or self._head.stats is None else self._head.stats.bytes_moved
+def _largest(values: list[float], world: World) -> list[float]:
+    """Of each value the largest over ranks."""
+    if world.world_size == 1:
+        return values
+    tensor = torch.tensor(values, dtype=torch.float64)
+    dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+    largest: list[float] = tensor.tolist()
+    return largest

@@ -1,4 +1,4 @@
-"""The head benchmark as text, CSV and picture."""
+"""The head benchmark as text and CSV."""
 
 import csv
 import io
@@ -6,40 +6,50 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
 from data_pipeline.pending_file import write_file
-from trainer.bench.head_bench import Row
+from trainer.bench.problem import Row
 
 MIB = 1 << 20
+EXPLANATION = "ratio: to the bare float32 product, timed in turn; MiB: peak of a rank beyond its float32 centers"
+HEADINGS = (
+    "classes",
+    "D",
+    "B",
+    "method",
+    "spread",
+    "tolerance",
+    "step s (quartiles)",
+    "product s",
+    "ratio (quartiles)",
+    "mode",
+    "active/sample",
+    "error",
+    "extra MiB",
+    "/centers",
+    "ever MiB",
+    "moved KiB",
+)
 
 
 def format_rows(rows: Sequence[Row]) -> str:
-    """An aligned table; ratios are step over bare float32 product, median (smallest-largest)."""
-    head = ("classes", "D", "B", "spread", "ranks", "method", "step s", "product s", "ratio", "extra MiB", "moved KiB")
-    lines = [head] + [
-        (
-            f"{row.num_classes:,}",
-            str(row.embedding_dim),
-            str(row.batch),
-            f"{row.spread:.2f}",
-            str(row.world_size),
-            row.method,
-            f"{row.seconds:.4f}",
-            f"{row.product_seconds:.4f}",
-            f"{row.ratio:.2f}x ({row.ratio_min:.2f}-{row.ratio_max:.2f})",
-            f"{row.extra_bytes / MIB:,.0f}",
-            f"{row.bytes_moved / 1024:,.0f}",
-        )
-        for row in rows
-    ]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+    """An aligned table under a line that says how it was measured; all rows come from one run."""
+    if not rows:
+        return "nothing was measured"
+    lines = [HEADINGS] + [_cells(row) for row in rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADINGS))]
+    table = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
+    return "\n".join([conditions(rows[0]), EXPLANATION, *table])
+
+
+def conditions(row: Row) -> str:
+    """What all rows of a run share: ranks, threads, repetitions, seed."""
+    ranks, threads = _count(row.world_size, "rank"), _count(row.threads, "thread")
+    timed, warmup = _count(row.repetitions, "repetition"), _count(row.warmup, "warm-up step")
+    return f"{ranks}, {threads} each, B per rank; median and quartiles of {timed} after {warmup}, seed {row.seed}"
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """All figures, one row a line; seconds and bytes."""
+    """All figures, one row a line; seconds and bytes; empty where a method has no such figure."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, [field.name for field in fields(Row)])
     writer.writeheader()
@@ -47,27 +57,30 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
     write_file(path, text.getvalue())
 
 
-def write_picture(path: Path, rows: Sequence[Row]) -> None:
-    """Ratio over number of classes, a line per method and (D, B, spread, ranks)."""
-    figure = Figure(figsize=(9, 5.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    series: dict[str, list[Row]] = {}
-    for row in rows:
-        name = f"{row.method}, D={row.embedding_dim}, B={row.batch}, spread {row.spread:g}, ranks {row.world_size}"
-        series.setdefault(name, []).append(row)
-    for name, line in series.items():
-        ordered = sorted(line, key=lambda row: row.num_classes)
-        ratios = [row.ratio for row in ordered]
-        below = [row.ratio - row.ratio_min for row in ordered]
-        above = [row.ratio_max - row.ratio for row in ordered]
-        axes.errorbar(
-            [row.num_classes for row in ordered], ratios, yerr=[below, above], marker="o", capsize=3, label=name
-        )
-    axes.axhline(1.0, color="gray", linestyle="--", linewidth=1)
-    axes.set(xscale="log", yscale="log", xlabel="classes", ylabel="step / bare float32 product")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    write_file(path, buffer.getvalue())
+def _cells(row: Row) -> tuple[str, ...]:
+    return (
+        f"{row.num_classes:,}",
+        str(row.embedding_dim),
+        str(row.batch),
+        row.method,
+        _or_dash(row.spread, ".2f"),
+        _or_dash(row.tolerance, "g"),
+        f"{row.seconds:.4f} ({row.seconds_q1:.4f}-{row.seconds_q3:.4f})",
+        f"{row.product_seconds:.4f}",
+        f"{row.ratio:.2f}x ({row.ratio_q1:.2f}-{row.ratio_q3:.2f})",
+        row.mode or "-",
+        _or_dash(row.active_pairs, ",.1f"),
+        _or_dash(row.error, ".1e"),
+        _or_dash(None if row.extra_bytes is None else row.extra_bytes / MIB, ",.0f"),
+        _or_dash(row.extra_over_centers, ".2f") + ("x" if row.extra_over_centers is not None else ""),
+        _or_dash(None if row.extra_bytes_ever is None else row.extra_bytes_ever / MIB, ",.0f"),
+        f"{row.bytes_moved / 1024:,.0f}",
+    )
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)

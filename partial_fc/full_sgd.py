@@ -1,0 +1,35 @@
+"""One step of stochastic gradient descent over all centers of a shard.
+
+Shape letters: R rows of the class shard, D embedding size.
+"""
+
+from partial_fc.full_gradient import FullGradient
+
+TILE_ROWS = 4096
+
+
+def full_sgd(gradient: FullGradient, lr: float, momentum: float, weight_decay: float) -> None:
+    """Step ``gradient.rows``: rows with a gradient or in motion, or all of them after a dense step."""
+    rows = gradient.rows
+    if rows.begin_step(lr, momentum, weight_decay):
+        gradient.apply()
+        rows.end_step()
+    else:
+        _plain_sgd(gradient, lr, momentum, weight_decay)
+
+
+def _plain_sgd(gradient: FullGradient, lr: float, momentum: float, weight_decay: float) -> None:
+    """torch.optim.SGD as it is written, over all rows: for steps that shrink every center by more than half."""
+    rows = gradient.rows
+    rows.make_plain()
+    dense = gradient.dense(len(rows))
+    rows.start_anew()
+    for begin in range(0, len(rows), TILE_ROWS):
+        weights = rows.tables.weights[begin : begin + TILE_ROWS]
+        direction = dense[begin : begin + TILE_ROWS].add_(weights, alpha=weight_decay)
+        if momentum != 0.0:
+            direction.add_(rows.momentum(begin, begin + len(weights)), alpha=momentum)
+            rows.set_momentum(begin, direction)
+        weights.add_(direction, alpha=-lr)
+    rows.shared.carry = 0.0
+    rows.bring_to_now()

@@ -1,0 +1,100 @@
+"""SFace with only the pairs that matter: an int8 product with a rigorous bound finds them, float32 scores them.
+
+With unit rows u = scale*code + residual on both sides and their residual norms bounded by r_j (centers) and r_i,
+|u_j . u_i - scale_j scale_i code_j . code_i| <= (1 + r_j) r_i + r_j, by Cauchy-Schwarz: no pair is missed.
+Shape letters: N global batch, M the batch padded, T rows of a tile, W code width, D embedding size.
+"""
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+
+from partial_fc.center_rows import CenterRows
+from partial_fc.coded_batch import CodedBatch
+from partial_fc.drop_sample import level_cut
+from partial_fc.full_batch import FullBatch
+from partial_fc.full_gradient import FullGradient, PairPart
+from partial_fc.pairs import Pairs, ScoreSums
+from partial_fc.scored_step import Estimate, ScoredStep
+from partial_fc.sface import SFace
+
+if TYPE_CHECKING:
+    from partial_fc.head import PartialFC
+
+TILE_PAIRS = 2**19  # int32 products of a tile: 2 MiB, about a core's cache
+COSINE_ROUNDING = 2e-6  # of float32 cosines near the cut
+
+
+def screened_pass(
+    head: "PartialFC",
+    rows: CenterRows,
+    batch: FullBatch,
+    loss: SFace,
+    level: int,
+    estimate: Estimate,
+    *,
+    with_gradient: bool,
+) -> ScoredStep:
+    """Loss, embedding gradient and pairs of all negatives whose coefficient reaches the cut of ``level``."""
+    rows.encode()
+    tables, kernels, workspace = rows.tables, rows.kernels, head.workspace
+    assert tables.codes is not None, "just encoded"
+    count, dim = batch.unit.shape
+    coded = CodedBatch.of(batch.unit, tables.code_width)
+    padded = len(coded.scales)
+    cut = level_cut(level, loss.scale)
+    lowest = lowest_cosine(loss, cut) - COSINE_ROUNDING
+    gradient = None
+    if with_gradient:
+        gradient = workspace.take("block gradients", kernels.gradient_blocks(), padded, dim).zero_()
+    tile = max(64, TILE_PAIRS // padded)
+    scratch = Pairs.from_workspace(workspace, min(tile, len(rows)) * padded)
+    found: list[Pairs] = []
+    sums = ScoreSums(batch.unit.device)
+    for start in range(0, len(rows), tile):
+        stop = min(start + tile, len(rows))
+        dots = workspace.take("dots", stop - start, padded, dtype=torch.int32)
+        torch._int_mm(tables.codes[start:stop], coded.codes, out=dots)  # centers first: the orientation that is fast
+        kept = kernels.score_tile(
+            tables,
+            start,
+            dots,
+            coded.scales,
+            coded.residuals,
+            batch.unit,
+            batch.own,
+            loss,
+            lowest,
+            cut,
+            scratch,
+            gradient,
+            sums,
+        )
+        if kept and with_gradient:
+            found.append(scratch.part(0, kept).clone())
+    pairs = Pairs.joined(found, batch.unit.device)
+    pairs.coefficients.div_(count)
+    values = sums.values
+    moments = torch.zeros(6, dtype=torch.float64, device=values.device)
+    moments[0], moments[1], moments[5] = values[sums.OWN_ANGLES], values[sums.OWN_PAIRS], values[sums.KEPT]
+    return ScoredStep(
+        values[sums.INTRA] / count,
+        values[sums.INTER] / count,
+        torch.zeros_like(batch.unit) if gradient is None else gradient.sum(dim=0)[:count].div_(count),
+        FullGradient([PairPart(pairs, batch.unit)], rows, workspace, head.tile_classes),
+        moments,
+        (values[sums.NEGATIVE_FORCE] + values[sums.OWN_FORCE]) / rows.shared.scale**2,
+        cut=cut,
+        mode="screened",
+        estimate=estimate,
+    )
+
+
+def lowest_cosine(loss: SFace, cut: float) -> float:
+    """The cosine at which a negative's coefficient is ``cut``: theta = b - logit(cut/s)/k; -1 where all pairs reach."""
+    share = cut / loss.scale
+    if share >= 1.0:
+        return 1.0
+    theta = loss.b - math.log(share / (1.0 - share)) / loss.slope
+    return math.cos(min(max(theta, 0.0), math.pi))

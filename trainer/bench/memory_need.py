@@ -1,0 +1,61 @@
+"""Whether a problem fits in memory: asked before it starts, because the kernel's answer is a kill.
+
+Shape letters: R rows of one rank, N global batch, D embedding size.
+"""
+
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from partial_fc import class_shard
+from trainer.bench.bare_product import output_bytes
+from trainer.bench.problem import PLAIN, PRODUCT, Problem
+from trainer.world import World
+
+GIB = 1 << 30
+_MEMINFO = Path("/proc/meminfo")
+_CGROUP = Path("/sys/fs/cgroup")
+_TILE = 8192 * 4 * 8  # bytes per sample of the buffers of one tile
+
+
+def available_bytes() -> int | None:
+    """What this machine, or the container's limit where that is lower, has left; None where nothing tells."""
+    found: list[int] = []
+    with suppress(OSError, ValueError, StopIteration):
+        line = next(line for line in _MEMINFO.read_text().splitlines() if line.startswith("MemAvailable"))
+        found.append(int(line.split()[1]) * 1024)
+    with suppress(OSError, ValueError):  # "max" stands for no limit
+        found.append(int((_CGROUP / "memory.max").read_text()) - int((_CGROUP / "memory.current").read_text()))
+    return min(found, default=None)
+
+
+def needed_bytes(problem: Problem, world_size: int) -> int:
+    """Upper estimate for one rank: centers, the bare product's output and what the method adds to them.
+
+    Plain PyTorch: five R x D matrices measured (unit centers, gradients through the normalisation, momentum) and three
+    R x N ones (cosines, coefficients), one more of each to be safe. This head: gradient and momentum of every row,
+    and tiles.
+    """
+    rows = len(class_shard(problem.num_classes, world_size, 0))
+    batch = problem.batch * world_size
+    centers, logits = 4 * rows * problem.embedding_dim, 4 * rows * batch
+    product = output_bytes(rows, batch)
+    if problem.method == PRODUCT:
+        return centers + 2 * product
+    if problem.method == PLAIN:
+        return centers + product + 6 * centers + 4 * logits
+    return centers + product + 2 * centers + batch * _TILE
+
+
+def lack_of_memory(problem: Problem, world: World) -> str | None:
+    """Why the problem cannot run, or None; the same answer on every rank, whose processes share one machine."""
+    available = available_bytes()
+    least = torch.tensor(-1 if available is None else available)
+    if world.world_size > 1:
+        dist.all_reduce(least, op=dist.ReduceOp.MIN)
+    needed = needed_bytes(problem, world.world_size) * world.world_size
+    if least < 0 or needed <= least:
+        return None
+    return f"it needs about {needed / GIB:.1f} GiB, {int(least) / GIB:.1f} GiB are free"
