@@ -6,6 +6,7 @@ Shape letters: N global batch, D embedding size.
 import math
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from partial_fc.center_rows import CenterRows
@@ -31,7 +32,8 @@ def take_full_step(
     assert isinstance(head.loss, SFace), "rows are kept for SFace alone"
     batch = full_batch(head.class_shard, unit, inverse, identities)
     if head.tolerance == 0.0 or head.num_classes < FEWEST_SCREENED:
-        head.collectives.sum(torch.zeros(DROP_SUMS))  # what travels does not depend on the number of classes
+        # What travels does not depend on the number of classes.
+        head.collectives.sum(torch.zeros(DROP_SUMS, device=unit.device))
         return dense_pass(head, rows, batch, head.loss, with_gradient=with_gradient)
     decision, sums = _measure(head, rows, batch, head.loss)
     if decision.mode == "dense":

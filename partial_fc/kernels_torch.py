@@ -100,6 +100,8 @@ def settle_rows(tables: RowTables, rows: Tensor, rest: float, motion: Motion) ->
         momentum = momentum * held[:, None]
         tables.weights[part] = weights
         tables.momentum[slots] = momentum
+        if rest > 0.0:
+            tables.unrest[slots] = 0.0
         _finish(tables, part, weights, None if rest > 0.0 else momentum, tables.now, motion, encode=True)
 
 

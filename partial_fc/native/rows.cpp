@@ -188,6 +188,7 @@ void pfc_settle(Rows* rows, const int64_t* list, int64_t count, float rest, floa
             weights[d] -= travel * momentum[d];
             momentum[d] *= held;
         }
+        if (rest > 0.0f) rows->unrest[slot] = 0.0f;
         finish(*rows, row, weights, momentum, rest > 0.0f ? -1 : slot, motion, rows->codes != nullptr);
     }
 }
