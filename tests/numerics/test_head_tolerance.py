@@ -13,7 +13,7 @@ pytestmark = pytest.mark.numerics
 
 CLASSES, DIM, BATCH = 20_011, 320, 64
 TOLERANCES = (1e-3, 1e-5)
-STEPS = 5
+STEPS = 4
 MOMENTUM, DECAY = 0.9, 5e-4
 SFACE = SFace()
 # At 0.1 a collapse lasts one step: every center is pushed to the far side.

@@ -65,6 +65,10 @@ def _rank_main(
             )
         torch.save(function(rank, world_size, *args), folder / f"rank{rank}.pt")
         if world_size > 1:
+            last = torch.zeros(1)
+            for _ in range(4):
+                dist.all_reduce(last)
+            time.sleep(0.1)  # see trainer.world.joined_world
             dist.destroy_process_group()
     except BaseException:
         (folder / f"rank{rank}.error").write_text(f"rank {rank} of {world_size}:\n{traceback.format_exc()}")
