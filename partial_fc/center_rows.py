@@ -3,6 +3,8 @@
 Shape letters: R rows of the class shard, D embedding size, N samples, P pairs, A rows touched.
 """
 
+from types import ModuleType
+
 import torch
 from torch import Tensor
 
@@ -26,13 +28,17 @@ class CenterRows:
 
     def __init__(self, weights: Tensor) -> None:
         self.tables = RowTables.around(weights, norm_floor=NORM_FLOOR, calm=CALM)
-        self.kernels = kernels_for(weights.device)
         self.shared = SharedMotion()
         self.slots = MomentumSlots(self.tables)
         self._codes: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.tables.weights)
+
+    @property
+    def kernels(self) -> ModuleType:
+        """Not kept: modules cannot be copied, and heads are."""
+        return kernels_for(self.tables.weights.device)
 
     def encode(self) -> None:
         """Make the int8 codes valid, if they are not."""

@@ -37,7 +37,7 @@ class CenterSGD(torch.optim.Optimizer):
     ``set_to_none`` says. Rows are updated in place, tile by tile, with no second [R, D] temporary. No communication:
     each rank updates the rows it owns. ``state_dict`` holds the momentum of this rank's rows, the head's the centers
     and the number of steps; :func:`center_state` has all of it by global class id. A new optimizer starts without
-    momentum.
+    momentum, and so does one whose momentum was set to 0 in between.
 
     Raises ValueError for a negative lr, momentum or weight_decay.
     """

@@ -58,8 +58,8 @@ class Collectives:
         longest = max(sizes)
         packed = torch.zeros(longest, width + ID_BYTES, dtype=torch.uint8, device=embeddings.device)
         local = embeddings.shape[0]
-        packed[:local, :width] = embeddings.contiguous().view(torch.uint8).reshape(local, width)
-        packed[:local, width:] = identities.contiguous().view(torch.uint8).reshape(local, ID_BYTES)
+        packed[:local, :width] = _plain(embeddings).view(torch.uint8).reshape(local, width)
+        packed[:local, width:] = _plain(identities).view(torch.uint8).reshape(local, ID_BYTES)
         gathered = torch.empty(self.world_size * longest, width + ID_BYTES, dtype=torch.uint8, device=packed.device)
         dist.all_gather_single(gathered, packed, group=self.group)
         self.bytes_moved += packed.numel()
@@ -98,3 +98,8 @@ class Collectives:
         dist.all_reduce(values, op=operation, group=self.group)
         self.bytes_moved += values.numel() * values.element_size()
         return values
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """In new memory without gaps: a lone row counts as contiguous with any stride, but has no view as bytes."""
+    return tensor.clone(memory_format=torch.contiguous_format)

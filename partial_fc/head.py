@@ -123,6 +123,7 @@ class PartialFC(nn.Module):
     @torch.no_grad()
     def bring_centers_to_now(self) -> None:
         """Make the stored centers current; whoever asked may write into them."""
+        self._notice_writes()
         if self.rows is not None:
             self.rows.make_plain()
             self.rows.forget_codes()
@@ -143,15 +144,26 @@ class PartialFC(nn.Module):
         check_identities(identities, self.num_classes)
         if len(identities) != len(embeddings):
             raise ValueError(f"{len(embeddings)} embeddings came with {len(identities)} identities")
-        if self.rows is not None and self.stored_centers._version != self._version:
-            self.rows.forget_codes()
-            self._version = self.stored_centers._version
+        self._notice_writes()
         loss: Tensor = HeadStep.apply(embeddings.float(), self.stored_centers, identities, self)  # type: ignore[no-untyped-call]
         return loss
 
+    def _notice_writes(self) -> None:
+        """Codes do not outlive a write to the centers; a new tensor behind them (``.data``, a deep copy) takes over."""
+        stored = self.stored_centers
+        if self.rows is None:
+            return
+        if stored.data_ptr() != self.rows.tables.weights.data_ptr():
+            self.rows.tables.weights = stored.detach()
+            self.rows.forget_codes()
+        if stored._version != self._version:
+            self.rows.forget_codes()
+            self._version = stored._version
+
     @torch.no_grad()
     def load_centers(self, local_centers: Tensor) -> None:
-        """Replace this rank's rows by ``local_centers`` [R, D]; gradients and momentum are left alone.
+        """Replace this rank's rows by ``local_centers`` [R, D]; gradients are left alone, and momentum but for the part
+        that weight decay put there: like every write, this one keeps it in proportion to the center.
 
         Raises ValueError when the shape is not this rank's.
         """

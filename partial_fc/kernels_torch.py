@@ -139,8 +139,9 @@ def score_tile(
     cosines = _cosines(tables, rows + start, samples, embeddings)
     coefficients = loss.negative_coefficient(cosines)
     keep = coefficients >= cut
-    own_cosines = _cosines(tables, own_rows + start, own_samples, embeddings)
-    pulls = loss.positive_coefficient(own_cosines)
+    exact = _exact_cosines(tables, own_rows + start, own_samples, embeddings)
+    own_cosines = exact.float()
+    pulls = loss.positive_coefficient(exact).float()
     found = Pairs(
         torch.cat([rows[keep], own_rows]) + start,
         torch.cat([samples[keep], own_samples]).int(),
@@ -255,6 +256,13 @@ def _cosines(tables: RowTables, rows: Tensor, samples: Tensor, embeddings: Tenso
         unit = weights * _inverse_norms(tables, weights)[:, None]
         cosines[first : first + CHUNK] = torch.linalg.vecdot(unit, embeddings[samples[first : first + CHUNK]])
     return cosines
+
+
+def _exact_cosines(tables: RowTables, rows: Tensor, samples: Tensor, embeddings: Tensor) -> Tensor:
+    """[P] in float64: pulls of own pairs are most of a gradient, and steep in the angle."""
+    weights, x = current_rows(tables, rows).double(), embeddings[samples].double()
+    norms = weights.norm(dim=1) * x.norm(dim=1)
+    return torch.where(norms > tables.norm_floor, torch.linalg.vecdot(weights, x) / norms, 0.0)
 
 
 def _move(

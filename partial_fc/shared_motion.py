@@ -31,6 +31,7 @@ NEGLIGIBLE = 1e-10  # mu^age after which a slot expires at the latest
 HEADROOM = 1.25  # rates may grow this much before the bounds on rows in motion are renewed
 SMALLEST_GAMMA = 0.5  # below, the split of m loses digits: the step is taken on dense rows
 SMALLEST_SCALE = 2.0**-12
+PATIENT_SHARE = 9.0  # momentum that came to rest under a small factor would move on under this one, 0.9
 PATIENT_RATE = 0.01  # a row comes to rest only when it would move no more at this rate, or the highest so far
 
 
@@ -94,7 +95,7 @@ class SharedMotion:
             rate=self.rate,
             momentum_factor=self.factor,
             reach=self.bound * self._rest_share,
-            patient_reach=max(self.bound, self.peak / (self.scale * self.scale)) * self._rest_share,
+            patient_reach=max(self.bound, self.peak / (self.scale * self.scale)) * max(self._rest_share, PATIENT_SHARE),
             rounding=ROUNDING,
             longest=self.longest,
         )

@@ -14,6 +14,17 @@ struct Loss {
     float scale, slope, a, b;
 };
 
+double exact_cosine(const float* x, const float* y, int64_t n, bool directed) {
+    double product = 0.0, first = 0.0, second = 0.0;
+#pragma omp simd reduction(+ : product, first, second)
+    for (int64_t d = 0; d < n; ++d) {
+        product += double(x[d]) * y[d];
+        first += double(x[d]) * x[d];
+        second += double(y[d]) * y[d];
+    }
+    return directed && first > 0.0 ? product / std::sqrt(first * second) : 0.0;
+}
+
 // Where `row` begins among the own pairs, which are sorted by row.
 int64_t own_begin(const int64_t* own_rows, int64_t count, int64_t row) {
     return std::lower_bound(own_rows, own_rows + count, row) - own_rows;
@@ -102,8 +113,10 @@ int64_t pfc_score_tile(const Rows* rows, int64_t start, int64_t count, int64_t b
             }
             for (int64_t o = own; o < own_end; ++o) {
                 const int32_t sample = int32_t(own_samples[o]);
-                const float cosine = dot(embeddings + int64_t(sample) * dim, unit.data(), dim);
-                const double theta = std::acos(std::max(-1.0, std::min(1.0, double(cosine))));
+                // In float64: pulls are most of a gradient, and steep in the angle.
+                const double exact = exact_cosine(embeddings + int64_t(sample) * dim, weights, dim, inverse > 0.0f);
+                const float cosine = float(exact);
+                const double theta = std::acos(std::max(-1.0, std::min(1.0, exact)));
                 const float pull = float(loss.scale / (1.0 + std::exp(loss.slope * (loss.a - theta))));
                 sum[1] -= double(pull) * cosine;
                 sum[4] += HALF_PI - theta;

@@ -22,7 +22,7 @@ def cosine_to_zero(step: int) -> Settings:
 
 
 def new_momentum(step: int) -> Settings:
-    return {"momentum": (0.9, 0.5, 0.0, 0.95)[step // 11 % 4]}
+    return {"momentum": (0.9, 0.5, 0.2, 0.95)[step // 11 % 4]}
 
 
 def new_decay(step: int) -> Settings:

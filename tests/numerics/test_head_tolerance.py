@@ -11,7 +11,7 @@ from partial_fc import CenterSGD, PartialFC, SFace
 
 pytestmark = pytest.mark.numerics
 
-CLASSES, DIM, BATCH = 20_011, 320, 64
+CLASSES, DIM, BATCH = 16_033, 320, 64
 TOLERANCES = (1e-3, 1e-5)
 STEPS = 4
 MOMENTUM, DECAY = 0.9, 5e-4

@@ -5,8 +5,11 @@ an m-dimensional subspace, so that cosines of two own parts spread by 1/sqrt(m).
 Shape letters: C classes, D embedding size, m effective dimension, N batch.
 """
 
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,9 +44,25 @@ SHARED = Phase("shared direction", 220, lean=0.5, outside=True)
 FAINTLY_SHARED = Phase("faint shared direction", 220, lean=0.4, outside=True)
 
 
+def on_one_thread(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Sums round differently on more threads: every process of a test must draw the same faces."""
+
+    @functools.wraps(function)
+    def alone(*args: Any, **kwargs: Any) -> Any:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            torch.set_num_threads(threads)
+
+    return alone
+
+
 class Faces:
     """One phase at one size, drawn from a seed. centers: [C, D] float32 of norms between 0.5 and 2."""
 
+    @on_one_thread
     def __init__(self, phase: Phase, num_classes: int, embedding_dim: int, seed: int = 0) -> None:
         self.phase = phase
         self.generator = torch.Generator().manual_seed(seed)
@@ -54,6 +73,7 @@ class Faces:
         centers = math.sqrt(1.0 - phase.lean**2) * own + phase.lean * self.direction
         self.centers = centers * self._between(0.5, 2.0, num_classes)
 
+    @on_one_thread
     def batch(self, centers: Tensor, size: int, identities: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The next batch, around ``centers`` [C, D] as they are now: embeddings [N, D] float32, identities [N] int64.
 

@@ -120,6 +120,12 @@ class DenseTwin:
         """[C, D]."""
         return self.centers.detach()
 
+    @property
+    def momentum(self) -> Tensor:
+        """[C, D]: torch.optim.SGD's buffer; zeros where it has none."""
+        buffer = self.optimizer.state[self.centers].get("momentum_buffer")
+        return torch.zeros_like(self.now) if buffer is None else buffer
+
     def step(self, gradient: Tensor | None, settings: dict[str, float] | None = None) -> None:
         """One update with ``gradient`` [C, D]; settings: new values for the parameter group."""
         self.centers.grad = None if gradient is None else gradient.to(self.centers.dtype)
