@@ -109,12 +109,16 @@ class CenterSGD(torch.optim.Optimizer):
                 _sgd(centers[start:stop], values, None if buffer is None else buffer[start:stop], group)
                 continue
             rows = gradient.rows[start:stop]
-            picked = centers[rows]
-            picked_buffer = None if buffer is None else buffer[rows]
+            picked = self._gather("picked centers", centers, rows)
+            picked_buffer = None if buffer is None else self._gather("picked momentum", buffer, rows)
             _sgd(picked, values, picked_buffer, group)
             centers.index_copy_(0, rows, picked)
             if buffer is not None and picked_buffer is not None:
                 buffer.index_copy_(0, rows, picked_buffer)
+
+    def _gather(self, name: str, table: Tensor, rows: Tensor) -> Tensor:
+        """Rows [T, D] of a [R, D] table, in memory that is kept."""
+        return torch.index_select(table, 0, rows, out=self.head.workspace.take(name, len(rows), table.shape[1]))
 
     def _momentum_buffer(self) -> Tensor:
         """[R, D]; zeros to begin with, from which the first update leaves g + weight_decay * w as torch's does."""

@@ -23,17 +23,22 @@ def dense_pass(
 ) -> ScoredStep:
     """Loss and embedding gradient; the centers' is computed again, tile by tile, when the optimizer asks for it.
 
-    Keeping it would take a second [R, D], keeping the coefficients an N x R matrix.
+    Keeping it would take a second [R, D], keeping the coefficients an N x R matrix: a bounded part of them is kept.
     """
     count, dim = batch.unit.shape
     cut = loss.scale * 2.0**-CUT_HALVINGS
     unit_gradient = torch.zeros_like(batch.unit)
     sums = torch.zeros(7, dtype=torch.float64, device=batch.unit.device)
+    # Micro-batches wait for the step together: the buffer is for the first.
+    kept = head.keeper.keep(len(rows), dim, count, head.tile_classes) if _is_alone(head, with_gradient) else None
     for start in range(0, len(rows), head.tile_classes):
         size = min(head.tile_classes, len(rows) - start)
         unit = head.workspace.take("tile unit", size, dim)
         rows.unit_rows(None, start, unit, head.workspace.take("tile inverse", size))
-        cosines = torch.mm(unit, batch.unit.T, out=head.workspace.take("tile cosines", size, count))
+        cosines = None if kept is None else kept.of(start, size)
+        if cosines is None:
+            cosines = head.workspace.take("tile cosines", size, count)
+        torch.mm(unit, batch.unit.T, out=cosines)
         rows.kernels.dense_coefficients(cosines, batch.own_in(start, size), loss, cut, sums)
         if with_gradient:
             unit_gradient.addmm_(cosines.T, unit)
@@ -42,8 +47,14 @@ def dense_pass(
         intra / count,
         inter / count,
         unit_gradient.div_(count),
-        FullGradient([DensePart(batch.unit, batch.own, loss, 1.0 / count)], rows, head.workspace, head.tile_classes),
+        FullGradient(
+            [DensePart(batch.unit, batch.own, loss, 1.0 / count, kept)], rows, head.workspace, head.tile_classes
+        ),
         torch.stack([own_angles, own_count, angles, squares, len(rows) * count - own_count, active]),
         torch.zeros_like(intra),
         cut=cut,
     )
+
+
+def _is_alone(head: "PartialFC", with_gradient: bool) -> bool:
+    return with_gradient and head.row_gradient is None

@@ -4,13 +4,14 @@ Shape letters: N global batch, R rows of the class shard, T rows of a tile, D em
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from partial_fc.center_rows import CenterRows
 from partial_fc.full_batch import own_in_tile
+from partial_fc.kept_coefficients import KeptCoefficients
 from partial_fc.pairs import Pairs
 from partial_fc.sface import SFace
 from partial_fc.workspace import Workspace
@@ -32,6 +33,7 @@ class DensePart:
     own: tuple[Tensor, Tensor]
     loss: SFace
     factor: float
+    kept: KeptCoefficients | None = None
 
 
 @dataclass
@@ -55,7 +57,7 @@ class FullGradient:
             if isinstance(part, PairPart):
                 part.pairs.coefficients.mul_(factor)
             else:
-                self.parts[place] = DensePart(part.embeddings, part.own, part.loss, part.factor * float(factor))
+                self.parts[place] = replace(part, factor=part.factor * float(factor))
 
     def apply(self) -> None:
         """Touch the rows, within an optimizer step that has begun."""
@@ -94,6 +96,10 @@ class FullGradient:
                 first, last = torch.searchsorted(part.pairs.rows, torch.tensor([start, start + count])).tolist()
                 here = part.pairs.part(first, last)
                 sums.index_add_(0, here.rows - start, here.coefficients[:, None] * part.embeddings[here.samples.long()])
+                continue
+            kept = None if part.kept is None else part.kept.of(start, count)
+            if kept is not None:
+                sums.addmm_(kept, part.embeddings, alpha=part.factor)
                 continue
             if unit is None:
                 unit = self.workspace.take("tile unit", count, dim)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from partial_fc.head import PartialFC
 
 FIRST_LEVEL = 24  # 2^-12 at the tolerance 1e-3, an octave lower for half the tolerance: where the first step measures
-FEWEST_SCREENED = 4096  # classes below which scoring every pair costs no more than choosing
+FEWEST_SCREENED = 2048  # classes below which scoring every pair costs no more than choosing
 
 
 def take_full_step(

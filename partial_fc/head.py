@@ -17,6 +17,7 @@ from partial_fc.collectives import Collectives
 from partial_fc.full_gradient import FullGradient
 from partial_fc.head_step import HeadStep
 from partial_fc.initial_centers import initial_centers
+from partial_fc.kept_coefficients import CoefficientKeeper
 from partial_fc.margins import CombinedMargin
 from partial_fc.row_gradient import RowGradient
 from partial_fc.sface import SFace
@@ -98,6 +99,7 @@ class PartialFC(nn.Module):
         # Not by attribute: reading ``centers`` is a property, which brings them up to date first.
         self._parameters["centers"] = nn.Parameter(initial_centers(self.class_shard, embedding_dim, seed).to(device))
         self.workspace = Workspace(torch.device(device))
+        self.keeper = CoefficientKeeper(self.workspace)
         self.control = ToleranceControl(tolerance, self.loss.scale)
         self.rows: CenterRows | None = None
         if isinstance(self.loss, SFace) and sample_rate == 1.0:
@@ -209,6 +211,7 @@ class PartialFC(nn.Module):
         super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]  # torch has no types here
         if self.rows is not None and self.rows.tables.weights.data_ptr() != self.stored_centers.data_ptr():
             self.workspace = Workspace(self.stored_centers.device)
+            self.keeper = CoefficientKeeper(self.workspace)
             self.rows = CenterRows(self.stored_centers.detach())
         return self
 

@@ -84,7 +84,15 @@ def _sampled_step(
         )
     size = head.tile_classes
     if isinstance(head.loss, SFace):
-        part = sface_over_tiles(unit, centers, selection, head.loss, tile_classes=size, with_gradient=with_gradient)
+        part = sface_over_tiles(
+            unit,
+            centers,
+            selection,
+            head.loss,
+            tile_classes=size,
+            with_gradient=with_gradient,
+            workspace=head.workspace,
+        )
     else:
         part = softmax_over_tiles(
             unit,
@@ -94,6 +102,7 @@ def _sampled_step(
             head.collectives,
             tile_classes=size,
             with_gradient=with_gradient,
+            workspace=head.workspace,
         )
     return ScoredStep(
         part.intra,

@@ -38,6 +38,7 @@ def screened_pass(
 ) -> ScoredStep:
     """Loss, embedding gradient and pairs of all negatives whose coefficient reaches the cut of ``level``."""
     rows.encode()
+    head.keeper.release()
     tables, kernels, workspace = rows.tables, rows.kernels, head.workspace
     assert tables.codes is not None, "just encoded"
     count, dim = batch.unit.shape

@@ -9,10 +9,18 @@ from torch import Tensor
 from partial_fc.selection import Selection
 from partial_fc.sface import SFace
 from partial_fc.tiled import ACTIVE, CUT_HALVINGS, TiledResult, angle_moments, tiles
+from partial_fc.workspace import Workspace
 
 
 def sface_over_tiles(
-    unit: Tensor, centers: Tensor, selection: Selection, loss: SFace, *, tile_classes: int, with_gradient: bool
+    unit: Tensor,
+    centers: Tensor,
+    selection: Selection,
+    loss: SFace,
+    *,
+    tile_classes: int,
+    with_gradient: bool,
+    workspace: Workspace,
 ) -> TiledResult:
     """SFace of N unit embeddings against the centers that take part.
 
@@ -22,12 +30,12 @@ def sface_over_tiles(
     batch = unit.shape[0]
     result = TiledResult.zeros(unit, selection, with_gradient=with_gradient)
     cut = loss.scale * 2.0**-CUT_HALVINGS
-    for tile in tiles(centers, selection, tile_classes):
-        cosines = unit @ tile.unit.T
+    for number, tile in enumerate(tiles(centers, selection, tile_classes, len(unit), workspace)):
+        cosines = tile.cosines(unit)
         own_cosines = cosines[tile.own]
         coefficients = loss.negative_coefficient(cosines)
         coefficients[tile.own] = 0.0
-        result.moments += angle_moments(cosines, tile.own)
+        result.moments += angle_moments(cosines, tile.own, number=number)
         result.moments[ACTIVE] += torch.count_nonzero(coefficients >= cut)
         if tile.weights is not None and loss.sampled_negative_weight == "inverse":
             coefficients *= tile.weights

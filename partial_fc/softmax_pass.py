@@ -3,6 +3,7 @@
 Shape letters: N global batch, R rows of this rank's class shard, T rows of one tile, D embedding size.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,7 @@ from partial_fc.collectives import Collectives
 from partial_fc.margins import CombinedMargin
 from partial_fc.selection import Selection
 from partial_fc.tiled import ACTIVE, CUT_HALVINGS, Tile, TiledResult, angle_moments, tiles
+from partial_fc.workspace import Workspace
 
 
 @dataclass
@@ -40,6 +42,7 @@ def softmax_over_tiles(
     *,
     tile_classes: int,
     with_gradient: bool,
+    workspace: Workspace,
 ) -> TiledResult:
     """Cross-entropy of N unit embeddings over the centers that take part on all ranks; every rank calls it.
 
@@ -47,7 +50,10 @@ def softmax_over_tiles(
     and z_y). Peak memory beyond the gradients is a few [N, T] and [T, D] buffers. The two loss parts are
     intra = -mean z_y and inter = mean log-sum-exp; gradients are those stated by :class:`CombinedMargin`.
     """
-    denominator = _denominator(unit, centers, selection, loss, collectives, tile_classes)
+    both_passes: Iterable[Tile] = _Tiles(centers, selection, tile_classes, len(unit), workspace)
+    if selection.rows is not None:
+        both_passes = list(both_passes)  # a sample is small, and gathering its rows twice is not
+    denominator = _denominator(unit, both_passes, loss, collectives)
     batch = unit.shape[0]
     result = TiledResult.zeros(unit, selection, with_gradient=with_gradient)
     # Each sample's loss is added up by the rank that owns its center.
@@ -58,10 +64,10 @@ def softmax_over_tiles(
     result.inter += (own_logits + surplus).sum() / batch
     log_sums = denominator.all_classes[:, None]
     pulls = torch.sigmoid(denominator.negatives - denominator.positive)  # 1 - p_y
-    for tile in tiles(centers, selection, tile_classes):
-        cosines = unit @ tile.unit.T
+    for number, tile in enumerate(both_passes):
+        cosines = tile.cosines(unit)
         own_slopes = loss.positive_slope(cosines[tile.own])
-        result.moments += angle_moments(cosines, tile.own)
+        result.moments += angle_moments(cosines, tile.own, number=number)
         probabilities = _into_negative_logits(cosines, tile, loss).sub_(log_sums).exp_()
         result.moments[ACTIVE] += torch.count_nonzero(probabilities >= 2.0**-CUT_HALVINGS)
         if with_gradient:
@@ -71,19 +77,28 @@ def softmax_over_tiles(
     return result
 
 
+@dataclass(frozen=True)
+class _Tiles:
+    """The same tiles at every pass, made anew."""
+
+    centers: Tensor
+    selection: Selection
+    tile_classes: int
+    batch: int
+    workspace: Workspace
+
+    def __iter__(self) -> Iterator[Tile]:
+        return tiles(self.centers, self.selection, self.tile_classes, self.batch, self.workspace)
+
+
 def _denominator(
-    unit: Tensor,
-    centers: Tensor,
-    selection: Selection,
-    loss: CombinedMargin,
-    collectives: Collectives,
-    tile_classes: int,
+    unit: Tensor, all_tiles: Iterable[Tile], loss: CombinedMargin, collectives: Collectives
 ) -> _Denominator:
     # Finite, so that "no negative seen yet" minus itself is 0 and not NaN; no logit comes near it.
     maxima = unit.new_full((len(unit),), torch.finfo(unit.dtype).min / 4)
     sums = unit.new_zeros(2, len(unit))  # of exp(z_j - maximum); z_y, from the one rank that owns it
-    for tile in tiles(centers, selection, tile_classes):
-        cosines = unit @ tile.unit.T
+    for tile in all_tiles:
+        cosines = tile.cosines(unit)
         sums[1].index_copy_(0, tile.own[0], loss.positive_logit(cosines[tile.own]))
         logits = _into_negative_logits(cosines, tile, loss)
         higher = torch.maximum(maxima, logits.amax(dim=1))

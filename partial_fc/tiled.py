@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from partial_fc.selection import Selection
+from partial_fc.workspace import Workspace
 
 NORM_FLOOR = 1e-12
 CUT_HALVINGS = 12  # a negative is counted as active when its coefficient is at least scale * 2**-12
+MEASURED_TILES = 4
 ACTIVE = 5  # place of the number of active negatives among the moments
 
 
@@ -49,7 +51,7 @@ class Tile:
     """Consecutive places [start, stop) of a selection.
 
     unit: [T, D] unit centers; inverse: [T, 1] inverse norms. own: (samples, columns), both [m], where a sample meets
-    its own center. weights: [T], or None for all 1: see :class:`Selection`.
+    its own center. weights: [T], or None for all 1: see :class:`Selection`. room: [N, T], for the cosines.
     """
 
     start: int
@@ -58,6 +60,11 @@ class Tile:
     inverse: Tensor
     own: tuple[Tensor, Tensor]
     weights: Tensor | None
+    room: Tensor
+
+    def cosines(self, unit: Tensor) -> Tensor:
+        """[N, T] with N unit embeddings [N, D], in ``room``: valid until the next tile's."""
+        return torch.mm(unit, self.unit.T, out=self.room)
 
     def add_gradients(self, result: TiledResult, coefficients: Tensor, unit: Tensor) -> None:
         """Add this tile's part of both gradients; coefficients: [N, T] dL/d(cosines), unit: [N, D] embeddings."""
@@ -70,15 +77,26 @@ class Tile:
         gradient.addcmul_(radial, self.unit, value=-1.0).mul_(self.inverse)
 
 
-def tiles(centers: Tensor, selection: Selection, tile_classes: int) -> Iterator[Tile]:
-    """The centers that take part, ``tile_classes`` at a time; centers: [R, D], all of this rank's."""
+def tiles(centers: Tensor, selection: Selection, tile_classes: int, batch: int, workspace: Workspace) -> Iterator[Tile]:
+    """The centers that take part, ``tile_classes`` at a time; centers: [R, D], all of this rank's; batch: N.
+
+    A tile's unit rows are valid until the next tile, those of sampled centers until the next pass begins.
+    """
+    dim, dtype = centers.shape[1], centers.dtype
+    sampled = None if selection.rows is None else workspace.take("sampled unit", selection.size, dim, dtype=dtype)
     for start in range(0, selection.size, tile_classes):
         stop = min(start + tile_classes, selection.size)
-        rows = centers[start:stop] if selection.rows is None else centers[selection.rows[start:stop]]
+        if sampled is None or selection.rows is None:
+            rows, unit = centers[start:stop], workspace.take("tile unit", stop - start, dim, dtype=dtype)
+        else:
+            rows = unit = torch.index_select(centers, 0, selection.rows[start:stop], out=sampled[start:stop])
+        inverse = inverse_norms(rows)
+        torch.mul(rows, inverse, out=unit)
         here = (selection.places >= start) & (selection.places < stop)
         own = (selection.samples[here], selection.places[here] - start)
         weights = None if selection.weights is None else selection.weights[start:stop]
-        yield Tile(start, stop, *normalize_rows(rows), own, weights)
+        cosines = workspace.take("tile cosines", batch, stop - start, dtype=dtype)
+        yield Tile(start, stop, unit, inverse, own, weights, cosines)
 
 
 def normalize_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,9 +104,14 @@ def normalize_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
 
     A row without direction has no cosine gradient; 0 keeps it exactly so in every later product.
     """
-    norms = rows.norm(dim=1, keepdim=True)
-    inverse = torch.where(norms > NORM_FLOOR, norms.clamp_min(NORM_FLOOR).reciprocal(), torch.zeros_like(norms))
+    inverse = inverse_norms(rows)
     return rows * inverse, inverse
+
+
+def inverse_norms(rows: Tensor) -> Tensor:
+    """[R, 1]: 1 / |row|, 0 where there is no direction."""
+    norms = rows.norm(dim=1, keepdim=True)
+    return torch.where(norms > NORM_FLOOR, norms.clamp_min(NORM_FLOOR).reciprocal(), torch.zeros_like(norms))
 
 
 def through_normalization(unit_gradient: Tensor, unit: Tensor, inverse: Tensor) -> Tensor:
@@ -97,11 +120,18 @@ def through_normalization(unit_gradient: Tensor, unit: Tensor, inverse: Tensor) 
     return (unit_gradient - radial * unit) * inverse
 
 
-def angle_moments(cosines: Tensor, own: tuple[Tensor, Tensor]) -> Tensor:
+def angle_moments(cosines: Tensor, own: tuple[Tensor, Tensor], *, number: int) -> Tensor:
     """The first five ``moments`` of one tile and a 0: [6] float64, see :class:`TiledResult`; cosines: [N, T].
 
-    Negatives lie near pi/2: counted from there, float32 sums over a tile keep the digits of their spread.
+    Negatives lie near pi/2: counted from there, float32 sums over a tile keep the digits of their spread. Of every
+    ``MEASURED_TILES`` tiles only the first (by ``number``) counts for the negatives: arccos of all would cost as much
+    as half a product, and means over millions of pairs do not need them.
     """
+    if number % MEASURED_TILES:
+        below = cosines[own].clamp(-1.0, 1.0).arcsin_()
+        moments = torch.zeros(6, dtype=torch.float64, device=cosines.device)
+        moments[0], moments[1] = below.sum(dtype=torch.float64), below.numel()
+        return moments
     from_right_angle = cosines.clamp(-1.0, 1.0).arcsin_()
     positive = from_right_angle[own]
     from_right_angle[own] = 0.0

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from partial_fc.drop_sample import LEVELS, DropSums, level_cut
 
-TARGET = 0.65  # share of the tolerance to aim at: single steps scatter about the estimate
+TARGET = 0.7  # share of the tolerance to aim at: single steps scatter about the estimate
 MEMORY = 1 / 8  # weight of a new step in the running means
 SURPRISE = 3.0  # a step whose dropped force differs by more than this factor starts the running means anew
 SIGNIFICANT = 1.5  # standard deviations of chance that coherence must exceed

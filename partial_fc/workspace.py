@@ -22,3 +22,7 @@ class Workspace:
             buffer = torch.empty(wanted, dtype=dtype, device=self._device)
             self._buffers[name] = buffer
         return buffer[:wanted].view(shape)
+
+    def drop(self, name: str) -> None:
+        """Give the memory of ``name`` back."""
+        self._buffers.pop(name, None)

@@ -34,7 +34,7 @@ int64_t own_begin(const int64_t* own_rows, int64_t count, int64_t row) {
 
 extern "C" {
 
-// Screen one tile and score what is left. dots [T, N] are int8 products of codes (rows from `start` on) and coded
+// Screen one tile and score what is left. N is a multiple of 16. dots [T, N] are int8 products of codes (rows from `start` on) and coded
 // samples, whose own scales and residual norms [N] are given. A pair is scored in float32 when its bound reaches
 // `lowest`, kept when its coefficient reaches `cut`; own pairs are always kept, with minus their pull. Kept pairs are
 // appended, sorted by row. gradient [blocks, N, D] (or null) takes coefficient * unit center, a block per thread.
@@ -53,7 +53,8 @@ int64_t pfc_score_tile(const Rows* rows, int64_t start, int64_t count, int64_t b
 #pragma omp parallel for schedule(static, 1) num_threads(threads)
     for (int t = 0; t < threads; ++t) {
         std::vector<float> buffer(dim), unit(dim);
-        std::vector<int32_t> candidates(batch + 16);
+        std::vector<int32_t> candidates(batch);
+        std::vector<float> bounds(batch);
         double* sum = partial.data() + t * 8;
         // A thread's part of the output can hold all its pairs; the gaps are closed below.
         int64_t out = begins[t] * batch;
@@ -64,21 +65,23 @@ int64_t pfc_score_tile(const Rows* rows, int64_t start, int64_t count, int64_t b
             const float scale = rows->scales[row], wide = 1.0f + rows->slack[row], enough = lowest - rows->slack[row];
             const int64_t own_end_limit = own_count;
             int64_t found = 0;
-            for (int64_t i = 0; i < batch; i += 16) {
-                const int64_t end = std::min<int64_t>(16, batch - i);
-                uint8_t reaches[16];
-                int any = 0;
-#pragma omp simd reduction(| : any)
-                for (int64_t lane = 0; lane < end; ++lane) {
-                    const float bound = float(dot_row[i + lane]) * sample_scales[i + lane] * scale +
-                                        sample_residuals[i + lane] * wide;
-                    reaches[lane] = bound >= enough;
-                    any |= reaches[lane];
-                }
-                if (any)
-                    for (int64_t lane = 0; lane < end; ++lane)
-                        if (reaches[lane]) candidates[found++] = int32_t(i + lane);
+            // Most rows have no candidate: the largest bound tells.
+            float largest = -8.0f;
+#pragma omp simd reduction(max : largest)
+            for (int64_t i = 0; i < batch; ++i) {
+                const float bound = float(dot_row[i]) * sample_scales[i] * scale + sample_residuals[i] * wide;
+                bounds[i] = bound;
+                largest = bound > largest ? bound : largest;
             }
+            if (largest >= enough)
+                for (int64_t i = 0; i < batch; i += 16) {
+                    int any = 0;
+#pragma omp simd reduction(| : any)
+                    for (int64_t lane = 0; lane < 16; ++lane) any |= bounds[i + lane] >= enough;
+                    if (any)
+                        for (int64_t lane = i; lane < i + 16; ++lane)
+                            if (bounds[lane] >= enough) candidates[found++] = int32_t(lane);
+                }
             int64_t own_end = own;
             while (own_end < own_end_limit && own_rows[own_end] == row) ++own_end;
             if (found == 0 && own == own_end) continue;

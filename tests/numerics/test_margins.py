@@ -14,8 +14,11 @@ from partial_fc.reference import dense_margin_softmax
 from partial_fc.selection import select_all
 from partial_fc.softmax_pass import softmax_over_tiles
 from partial_fc.tiled import normalize_rows, through_normalization
+from partial_fc.workspace import Workspace
 
 pytestmark = pytest.mark.numerics
+
+ROOM = Workspace(torch.device("cpu"))
 
 LOSSES = [
     ArcFace(),
@@ -45,7 +48,14 @@ def tiled(
     unit, inverse = normalize_rows(embeddings)
     selection = select_all(ClassShard(0, len(centers)), identities)
     result = softmax_over_tiles(
-        unit, centers, selection, loss, Collectives(), tile_classes=tile_classes, with_gradient=True
+        unit,
+        centers,
+        selection,
+        loss,
+        Collectives(),
+        tile_classes=tile_classes,
+        with_gradient=True,
+        workspace=ROOM,
     )
     assert result.center_gradient is not None
     gradient = through_normalization(result.unit_gradient, unit, inverse)

@@ -12,8 +12,11 @@ from partial_fc.reference import dense_sface
 from partial_fc.selection import select_all
 from partial_fc.sface_pass import sface_over_tiles
 from partial_fc.tiled import normalize_rows, through_normalization
+from partial_fc.workspace import Workspace
 
 pytestmark = pytest.mark.numerics
+
+ROOM = Workspace(torch.device("cpu"))
 
 
 def problem(
@@ -31,7 +34,15 @@ def tiled_gradients(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     unit, inverse = normalize_rows(embeddings)
     selection = select_all(ClassShard(0, len(centers)), identities)
-    result = sface_over_tiles(unit, centers, selection, loss, tile_classes=tile_classes, with_gradient=True)
+    result = sface_over_tiles(
+        unit,
+        centers,
+        selection,
+        loss,
+        tile_classes=tile_classes,
+        with_gradient=True,
+        workspace=ROOM,
+    )
     gradient = through_normalization(result.unit_gradient, unit, inverse)
     assert result.center_gradient is not None
     return result.intra + result.inter, gradient, result.center_gradient
