@@ -22,9 +22,8 @@ def sums(active: float, *, per_level: float = 1.0, coherent: float = 0.0, chance
     levels[:, 2] = levels[:, 3] = levels[:, 0] * cuts**2
     levels[-1, 1:] = 0.0
     mass = float(levels[MEASURED:, 1].sum()) ** 2
-    own = 4e5
     return DropSums(
-        levels, 1e6, 0.0, 4e3, coherent * mass, mass, chance * mass**2 * 1e-9, 0.0, 1.0, 4e5, 4e5, SAMPLED, SAMPLED
+        levels, 1e6, 0.0, 4e3, coherent * mass, mass, chance * mass**2 * 1e-9, 0.0, 0.0, 4e5, 4e5, SAMPLED, SAMPLED
     )
 
 
