@@ -93,7 +93,8 @@ class FullGradient:
         unit = None
         for part in self.parts:
             if isinstance(part, PairPart):
-                first, last = torch.searchsorted(part.pairs.rows, torch.tensor([start, start + count])).tolist()
+                ends = torch.tensor([start, start + count], device=part.pairs.rows.device)
+                first, last = torch.searchsorted(part.pairs.rows, ends).tolist()
                 here = part.pairs.part(first, last)
                 sums.index_add_(0, here.rows - start, here.coefficients[:, None] * part.embeddings[here.samples.long()])
                 continue

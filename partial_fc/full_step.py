@@ -3,6 +3,7 @@
 Shape letters: N global batch, D embedding size.
 """
 
+import copy
 import math
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from partial_fc.full_batch import FullBatch, full_batch
 from partial_fc.scored_step import Estimate, ScoredStep
 from partial_fc.screened_pass import screened_pass
 from partial_fc.sface import SFace
-from partial_fc.tolerance import Decision
+from partial_fc.tolerance import Decision, ToleranceControl
 
 if TYPE_CHECKING:
     from partial_fc.head import PartialFC
@@ -35,7 +36,9 @@ def take_full_step(
         # What travels does not depend on the number of classes.
         head.collectives.sum(torch.zeros(DROP_SUMS, device=unit.device))
         return dense_pass(head, rows, batch, head.loss, with_gradient=with_gradient)
-    decision, sums = _measure(head, rows, batch, head.loss)
+    # A forward that trains nothing decides as a training one would, and leaves no trace.
+    control = head.control if with_gradient else copy.copy(head.control)
+    decision, sums = _measure(head, control, rows, batch, head.loss)
     if decision.mode == "dense":
         return dense_pass(head, rows, batch, head.loss, with_gradient=with_gradient)
     weight = head.num_classes / sums.sampled
@@ -50,9 +53,10 @@ def take_full_step(
     return screened_pass(head, rows, batch, head.loss, decision.level, estimate, with_gradient=with_gradient)
 
 
-def _measure(head: "PartialFC", rows: CenterRows, batch: FullBatch, loss: SFace) -> tuple[Decision, DropSums]:
+def _measure(
+    head: "PartialFC", control: ToleranceControl, rows: CenterRows, batch: FullBatch, loss: SFace
+) -> tuple[Decision, DropSums]:
     """Score the step's sample of centers, on all ranks together, and decide how the step is taken."""
-    control = head.control
     level = control.level
     if level is None:
         level = min(LEVELS - 1, FIRST_LEVEL + round(2 * math.log2(1e-3 / head.tolerance)))

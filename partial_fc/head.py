@@ -147,7 +147,9 @@ class PartialFC(nn.Module):
         if len(identities) != len(embeddings):
             raise ValueError(f"{len(embeddings)} embeddings came with {len(identities)} identities")
         self._notice_writes()
-        loss: Tensor = HeadStep.apply(embeddings.float(), self.stored_centers, identities, self)  # type: ignore[no-untyped-call]
+        # float32 throughout: autocast would hand the products bf16 where the tolerance asks for more.
+        with torch.autocast(embeddings.device.type, enabled=False):
+            loss: Tensor = HeadStep.apply(embeddings.float(), self.stored_centers, identities, self)  # type: ignore[no-untyped-call]
         return loss
 
     def _notice_writes(self) -> None:

@@ -9,6 +9,7 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from partial_fc.center_rows import CenterRows
 from partial_fc.coded_batch import CodedBatch
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from partial_fc.head import PartialFC
 
 TILE_PAIRS = 2**19  # int32 products of a tile: 2 MiB, about a core's cache
+FEWEST_ON_CUDA = 32  # rows that the int8 product asks for there
 COSINE_ROUNDING = 2e-6  # of float32 cosines near the cut
 
 
@@ -56,7 +58,7 @@ def screened_pass(
     for start in range(0, len(rows), tile):
         stop = min(start + tile, len(rows))
         dots = workspace.take("dots", stop - start, padded, dtype=torch.int32)
-        torch._int_mm(tables.codes[start:stop], coded.codes, out=dots)  # centers first: the orientation that is fast
+        int8_product(tables.codes[start:stop], coded.codes, dots)
         kept = kernels.score_tile(
             tables,
             start,
@@ -90,6 +92,16 @@ def screened_pass(
         mode="screened",
         estimate=estimate,
     )
+
+
+def int8_product(centers: Tensor, samples: Tensor, out: Tensor) -> None:
+    """[T, W] int8 times [W, M] int8 into [T, M] int32; centers first: the orientation that is fast."""
+    if centers.is_cuda and len(centers) < FEWEST_ON_CUDA:
+        padded = centers.new_zeros(FEWEST_ON_CUDA, centers.shape[1])
+        padded[: len(centers)] = centers
+        out.copy_(torch._int_mm(padded, samples)[: len(centers)])
+    else:
+        torch._int_mm(centers, samples, out=out)
 
 
 def lowest_cosine(loss: SFace, cut: float) -> float:
