@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from partial_fc.head import PartialFC
 
 FIRST_LEVEL = 24  # 2^-12 at the tolerance 1e-3, an octave lower for half the tolerance: where the first step measures
+DENSE_PATIENCE = 4  # in a dense phase only every so many steps look whether it is over
 FEWEST_SCREENED = 2048  # classes below which scoring every pair costs no more than choosing
 
 
@@ -32,7 +33,8 @@ def take_full_step(
     """Loss and gradients of N unit embeddings [N, D] (inverse norms [N, 1]) with this rank's centers."""
     assert isinstance(head.loss, SFace), "rows are kept for SFace alone"
     batch = full_batch(head.class_shard, unit, inverse, identities)
-    if head.tolerance == 0.0 or head.num_classes < FEWEST_SCREENED:
+    waiting = head.control.dense and head.steps_taken % DENSE_PATIENCE
+    if head.tolerance == 0.0 or head.num_classes < FEWEST_SCREENED or waiting:
         # What travels does not depend on the number of classes.
         head.collectives.sum(torch.zeros(DROP_SUMS, device=unit.device))
         return dense_pass(head, rows, batch, head.loss, with_gradient=with_gradient)

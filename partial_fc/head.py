@@ -25,7 +25,7 @@ from partial_fc.stats import HeadStats
 from partial_fc.tolerance import ToleranceControl
 from partial_fc.workspace import Workspace
 
-TILE_CLASSES = 2048
+TILE_CLASSES = 4096
 
 
 class PartialFC(nn.Module):

@@ -17,6 +17,7 @@ LARGEST_CODE = 127
 ROUNDING_SLACK = 1e-6  # what float32 sums over a row may be off
 MUCH_UNREST = 1e3  # of rows that turn over, or have no direction
 CHUNK = 4096
+SHORTEST_LIFE = 16  # steps that a touched row keeps its momentum: it may be touched again, and letting go costs a visit
 OWN_PAIR = -2.0  # stands for the cosine of an own pair in a sample
 
 
@@ -294,9 +295,9 @@ def _finish(
         unrest = (motion.reach * speed * 1.0001).clamp_max(MUCH_UNREST)
         left = motion.patient_reach * speed
         steps = torch.ceil(torch.log(motion.rounding / left) / math.log(motion.momentum_factor))
-        steps = torch.where(left > motion.rounding, steps.clamp_max(motion.longest), 0.0)
+        steps = torch.where(left > motion.rounding, steps, 0.0).clamp_min(SHORTEST_LIFE).clamp_max(motion.longest)
         tables.touched[slots] = now
-        tables.expiry[slots] = now + steps.int().clamp_min(1)
+        tables.expiry[slots] = now + steps.int()
         tables.unrest[slots] = torch.where(inverse > 0.0, unrest, MUCH_UNREST)
     if encode and tables.codes is not None:
         _encode(tables, rows, weights, inverse)

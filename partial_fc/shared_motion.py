@@ -26,7 +26,7 @@ from torch import Tensor
 
 from partial_fc.row_tables import Motion
 
-ROUNDING = 2.0**-23  # relative movement below which a row counts as at rest
+ROUNDING = 2.0**-21  # of a row: less movement than this is made at once, and what a new rate would change of it ignored
 NEGLIGIBLE = 1e-10  # mu^age after which a slot expires at the latest
 HEADROOM = 1.25  # rates may grow this much before the bounds on rows in motion are renewed
 SMALLEST_GAMMA = 0.5  # below, the split of m loses digits: the step is taken on dense rows

@@ -15,7 +15,7 @@ from partial_fc.workspace import Workspace
 
 NORM_FLOOR = 1e-12
 CUT_HALVINGS = 12  # a negative is counted as active when its coefficient is at least scale * 2**-12
-MEASURED_TILES = 4
+MEASURED_TILES = 8
 ACTIVE = 5  # place of the number of active negatives among the moments
 
 

@@ -20,13 +20,15 @@ from torch import Tensor
 
 from partial_fc.drop_sample import LEVELS, DropSums, level_cut
 
-TARGET = 0.7  # share of the tolerance to aim at: single steps scatter about the estimate
+SURE_TARGET, BLIND_TARGET = 0.85, 0.5  # shares of the tolerance to aim at, with many and without dropped pairs met
+ENOUGH_MET = 10.0  # pairs just below the cut that halve the distance between the two, nearly
 MEMORY = 1 / 8  # weight of a new step in the running means
 SURPRISE = 3.0  # a step whose dropped force differs by more than this factor starts the running means anew
 SIGNIFICANT = 1.5  # standard deviations of chance that coherence must exceed
 SLACK_LEVELS = 4  # pairs down to so many levels below the cut reach it by their bound
 DENSE_SHARE = 0.03  # of all pairs scored, above which the dense path is cheaper
 HYSTERESIS = 0.6
+NEXT_LEVELS = torch.arange(LEVELS) + 4  # two octaves below the cut lie the pairs whose loss matters
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,10 @@ class ToleranceControl:
             embedding / (sums.own_embedding_force + above[:, 2]).clamp_min(1e-300),
             center / (sums.own_center_force + above[:, 3]).clamp_min(1e-300),
         ).sqrt_()
-        fits = (error <= TARGET * self.tolerance).nonzero()
+        next_below = below[:, 0] - below[NEXT_LEVELS.clamp_max(LEVELS - 1), 0]
+        met = next_below / weight / max(unseen, 1e-9) / ENOUGH_MET
+        target = SURE_TARGET - (SURE_TARGET - BLIND_TARGET) / (1.0 + met).sqrt()
+        fits = (error <= target * self.tolerance).nonzero()
         level = int(fits[0]) if len(fits) else LEVELS
         scored = float(above[min(level + SLACK_LEVELS, LEVELS - 1), 0])
         limit = DENSE_SHARE * (HYSTERESIS if self.dense else 1.0) * float(levels[:, 0].sum())

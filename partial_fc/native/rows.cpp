@@ -46,6 +46,9 @@ void pfc_encode(const Rows* rows, int64_t count, int threads) {
 
 namespace {
 
+// Steps that a touched row keeps its momentum, however small: it may be touched again, and letting go costs a visit.
+constexpr float SHORTEST_LIFE = 16.0f;
+
 struct Motion {
     float reach, patient_reach, rounding, log_factor;
     int32_t longest;
@@ -61,7 +64,8 @@ void finish(const Rows& rows, int64_t row, const float* weights, const float* mo
         const float unrest = std::min(motion.reach * speed * 1.0001f, 1e3f), left = motion.patient_reach * speed;
         const float steps = left > motion.rounding ? std::ceil(std::log(motion.rounding / left) / motion.log_factor) : 0.0f;
         rows.touched[slot] = rows.now;
-        rows.expiry[slot] = rows.now + std::max<int32_t>(1, int32_t(std::min<float>(steps, float(motion.longest))));
+        const float life = std::min(std::max(steps, SHORTEST_LIFE), float(motion.longest));
+        rows.expiry[slot] = rows.now + int32_t(life);
         // A row without direction cannot be screened by its angle: it is moved every step.
         rows.unrest[slot] = inverse > 0.0f ? unrest : 1e3f;
         drift = rows.unrest[slot] <= rows.calm ? rows.unrest[slot] : 0.0f;
