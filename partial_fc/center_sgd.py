@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 
 from partial_fc.full_gradient import FullGradient
-from partial_fc.full_sgd import full_sgd
+from partial_fc.full_sgd import TILE_ROWS, full_sgd
 from partial_fc.head import PartialFC
+from partial_fc.kernels import tile_kernels_for
 from partial_fc.motion_state import load_motion, motion_state
 from partial_fc.row_gradient import RowGradient
-
-TILE_ROWS = 4096
 
 
 class CenterSGD(torch.optim.Optimizer):
@@ -39,13 +38,15 @@ class CenterSGD(torch.optim.Optimizer):
     and the number of steps; :func:`center_state` has all of it by global class id. A new optimizer starts without
     momentum, and so does one whose momentum was set to 0 in between.
 
-    Raises ValueError for a negative lr, momentum or weight_decay.
+    Raises ValueError for a negative lr, momentum or weight_decay, or a momentum of 1 and more.
     """
 
     def __init__(self, head: PartialFC, lr: float = 0.1, momentum: float = 0.9, weight_decay: float = 5e-4) -> None:
         for name, value in (("lr", lr), ("momentum", momentum), ("weight_decay", weight_decay)):
             if not value >= 0.0:
                 raise ValueError(f"CenterSGD {name} must be at least 0, got {value}")
+        if momentum >= 1.0:
+            raise ValueError(f"CenterSGD momentum must be below 1, or centers never come to rest; got {momentum}")
         super().__init__([head.centers], {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self.head = head
         if head.rows is not None:
@@ -102,23 +103,13 @@ class CenterSGD(torch.optim.Optimizer):
     def _update(self, gradient: RowGradient, group: dict[str, Any]) -> None:
         centers = self.head.centers
         buffer = self._momentum_buffer() if group["momentum"] != 0 else None
-        for start in range(0, len(gradient.values), TILE_ROWS):
+        values = gradient.values.contiguous()
+        kernels = tile_kernels_for(centers, values, *([] if buffer is None else [buffer]))
+        for start in range(0, len(values), TILE_ROWS):
             stop = start + TILE_ROWS
-            values = gradient.values[start:stop]
-            if gradient.rows is None:
-                _sgd(centers[start:stop], values, None if buffer is None else buffer[start:stop], group)
-                continue
-            rows = gradient.rows[start:stop]
-            picked = self._gather("picked centers", centers, rows)
-            picked_buffer = None if buffer is None else self._gather("picked momentum", buffer, rows)
-            _sgd(picked, values, picked_buffer, group)
-            centers.index_copy_(0, rows, picked)
-            if buffer is not None and picked_buffer is not None:
-                buffer.index_copy_(0, rows, picked_buffer)
-
-    def _gather(self, name: str, table: Tensor, rows: Tensor) -> Tensor:
-        """Rows [T, D] of a [R, D] table, in memory that is kept."""
-        return torch.index_select(table, 0, rows, out=self.head.workspace.take(name, len(rows), table.shape[1]))
+            rows = None if gradient.rows is None else gradient.rows[start:stop]
+            step = float(group["lr"]), group["momentum"], group["weight_decay"]
+            kernels.sgd_rows(centers, buffer, rows, start, values[start:stop], *step)
 
     def _momentum_buffer(self) -> Tensor:
         """[R, D]; zeros to begin with, from which the first update leaves g + weight_decay * w as torch's does."""
@@ -128,13 +119,3 @@ class CenterSGD(torch.optim.Optimizer):
             state["momentum_buffer"] = torch.zeros_like(centers)
         buffer: Tensor = state["momentum_buffer"]
         return buffer
-
-
-def _sgd(centers: Tensor, gradient: Tensor, buffer: Tensor | None, group: dict[str, Any]) -> None:
-    """One step on [T, D] rows in place, by torch.optim.SGD's operations in its order; the gradient is left alone."""
-    direction = gradient
-    if group["weight_decay"] != 0:
-        direction = gradient.add(centers, alpha=group["weight_decay"])
-    if buffer is not None:
-        direction = buffer.mul_(group["momentum"]).add_(direction)
-    centers.add_(direction, alpha=-float(group["lr"]))

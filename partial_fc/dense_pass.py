@@ -38,7 +38,7 @@ def dense_pass(
         cosines = None if kept is None else kept.of(start, size)
         if cosines is None:
             cosines = head.workspace.take("tile cosines", size, count)
-        torch.mm(unit, batch.unit.T, out=cosines)
+        torch.mm(unit, batch.transposed, out=cosines)
         rows.kernels.dense_coefficients(cosines, batch.own_in(start, size), loss, cut, sums)
         if with_gradient:
             unit_gradient.addmm_(cosines.T, unit)
@@ -47,9 +47,7 @@ def dense_pass(
         intra / count,
         inter / count,
         unit_gradient.div_(count),
-        FullGradient(
-            [DensePart(batch.unit, batch.own, loss, 1.0 / count, kept)], rows, head.workspace, head.tile_classes
-        ),
+        FullGradient([DensePart(batch, loss, 1.0 / count, kept)], rows, head.workspace, head.tile_classes),
         torch.stack([own_angles, own_count, angles, squares, len(rows) * count - own_count, active]),
         torch.zeros_like(intra),
         cut=cut,

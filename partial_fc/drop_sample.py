@@ -96,7 +96,7 @@ def measure_drop(
     count, (batch, dim) = len(sampled), unit.shape
     centers, center_inverse = workspace.take("sampled", count, dim), workspace.take("sampled inverse", count)
     rows.unit_rows(sampled, 0, centers, center_inverse)
-    cosines = torch.mm(centers, unit.T, out=workspace.take("sampled cosines", count, batch))
+    cosines = torch.mm(centers, whole.transposed, out=workspace.take("sampled cosines", count, batch))
     if count:
         place = torch.searchsorted(sampled, own[0]).clamp_max_(count - 1)
         there = sampled[place] == own[0]

@@ -4,6 +4,7 @@ Shape letters: N global batch, D embedding size, M own pairs (samples whose own 
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -21,9 +22,16 @@ class FullBatch:
     inverse: Tensor
     own: tuple[Tensor, Tensor]
 
+    @cached_property
+    def transposed(self) -> Tensor:
+        """[D, N] in memory: a product with centers first takes a tenth less than with a transposed view."""
+        return self.unit.T.contiguous()
+
     def own_in(self, start: int, count: int) -> tuple[Tensor, Tensor]:
         """The own pairs of ``count`` rows from ``start`` on, with rows counted from there."""
-        return own_in_tile(self.own, start, count)
+        ends = torch.tensor([start, start + count], device=self.own[0].device)
+        first, last = torch.searchsorted(self.own[0], ends).tolist()
+        return self.own[0][first:last] - start, self.own[1][first:last]
 
 
 def full_batch(shard: ClassShard, unit: Tensor, inverse: Tensor, identities: Tensor) -> FullBatch:
@@ -31,9 +39,3 @@ def full_batch(shard: ClassShard, unit: Tensor, inverse: Tensor, identities: Ten
     samples, rows = shard.local_rows(identities)
     order = torch.argsort(rows, stable=True)
     return FullBatch(unit, inverse, (rows[order], samples[order]))
-
-
-def own_in_tile(own: tuple[Tensor, Tensor], start: int, count: int) -> tuple[Tensor, Tensor]:
-    """Of own pairs (rows, samples), sorted by row, those of ``count`` rows from ``start`` on, counted from there."""
-    first, last = torch.searchsorted(own[0], torch.tensor([start, start + count], device=own[0].device)).tolist()
-    return own[0][first:last] - start, own[1][first:last]

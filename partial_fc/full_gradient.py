@@ -1,6 +1,6 @@
 """The gradient of all class centers without a [R, D] tensor: pairs of a screened step, or what a dense one can redo.
 
-Shape letters: N global batch, R rows of the class shard, T rows of a tile, D embedding size, P pairs, M own pairs.
+Shape letters: N global batch, R rows of the class shard, T rows of a tile, D embedding size, P pairs.
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from partial_fc.center_rows import CenterRows
-from partial_fc.full_batch import own_in_tile
+from partial_fc.full_batch import FullBatch
 from partial_fc.kept_coefficients import KeptCoefficients
 from partial_fc.pairs import Pairs
 from partial_fc.sface import SFace
@@ -27,10 +27,9 @@ class PairPart:
 
 @dataclass(frozen=True)
 class DensePart:
-    """A dense batch: coefficients are computed again where they are needed, factor * N*dL/dcos. own: sorted by row."""
+    """A dense batch: coefficients are computed again where they are needed, factor * N*dL/dcos."""
 
-    embeddings: Tensor
-    own: tuple[Tensor, Tensor]
+    batch: FullBatch
     loss: SFace
     factor: float
     kept: KeptCoefficients | None = None
@@ -100,15 +99,16 @@ class FullGradient:
                 continue
             kept = None if part.kept is None else part.kept.of(start, count)
             if kept is not None:
-                sums.addmm_(kept, part.embeddings, alpha=part.factor)
+                sums.addmm_(kept, part.batch.unit, alpha=part.factor)
                 continue
             if unit is None:
                 unit = self.workspace.take("tile unit", count, dim)
                 self.rows.unit_rows(None, start, unit, self.workspace.take("tile inverse", count))
-            cosines = self.workspace.take("tile cosines", count, len(part.embeddings))
-            torch.mm(unit, part.embeddings.T, out=cosines)
-            self.rows.kernels.dense_coefficients(cosines, own_in_tile(part.own, start, count), part.loss, 0.0, None)
-            sums.addmm_(cosines, part.embeddings, alpha=part.factor)
+            embeddings = part.batch.unit
+            cosines = self.workspace.take("tile cosines", count, len(embeddings))
+            torch.mm(unit, part.batch.transposed, out=cosines)
+            self.rows.kernels.dense_coefficients(cosines, part.batch.own_in(start, count), part.loss, 0.0, None)
+            sums.addmm_(cosines, embeddings, alpha=part.factor)
         return sums
 
 

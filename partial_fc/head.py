@@ -158,6 +158,11 @@ class PartialFC(nn.Module):
         if self.rows is None:
             return
         if stored.data_ptr() != self.rows.tables.weights.data_ptr():
+            if stored.shape != self.rows.tables.weights.shape or stored.dtype != torch.float32:
+                raise ValueError(
+                    f"centers must stay {list(self.rows.tables.weights.shape)} float32, found {list(stored.shape)} "
+                    f"{stored.dtype}: give head.centers.data a tensor like the one it had"
+                )
             self.rows.tables.weights = stored.detach()
             self.rows.forget_codes()
         if stored._version != self._version:
@@ -209,12 +214,14 @@ class PartialFC(nn.Module):
         super()._load_from_state_dict(*args, **kwargs)
 
     def _apply(self, *args: Any, **kwargs: Any) -> "PartialFC":
+        if args[0](torch.empty(0)).dtype != torch.float32:
+            raise ValueError("the head keeps its centers in float32: convert the backbone alone")
         self.bring_centers_to_now()
         super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]  # torch has no types here
         if self.rows is not None and self.rows.tables.weights.data_ptr() != self.stored_centers.data_ptr():
             self.workspace = Workspace(self.stored_centers.device)
             self.keeper = CoefficientKeeper(self.workspace)
-            self.rows = CenterRows(self.stored_centers.detach())
+            self.rows = CenterRows(self.stored_centers.detach())  # on another device momentum begins anew
         return self
 
     def extra_repr(self) -> str:

@@ -1,27 +1,20 @@
 """The kernels of :mod:`partial_fc.kernels_torch` in C++ and OpenMP, for the CPU; same names, same arguments.
 
-Without the library (no compiler when the package was installed) ``available()`` is False and PyTorch does the work.
+Without the library (no compiler when the package was installed) PyTorch does the work.
 Shape letters: R rows of the shard, D embedding size, N global batch, T rows of a tile, P pairs, S sampled rows, M own
 pairs (a sample and its own center).
 """
 
 import ctypes
-import functools
-import sysconfig
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from partial_fc.native_library import call, int64, pointer
 from partial_fc.pairs import Pairs, ScoreSums
 from partial_fc.row_tables import Motion, RowTables
 from partial_fc.sface import SFace
-
-_CPU_FLAGS = Path("/proc/cpuinfo")
-_V4 = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
-_V3 = {"avx2", "fma", "bmi1", "bmi2", "f16c", "movbe"}
-
 
 _ARRAYS = (
     *("weights", "codes", "scales", "slack", "slots", "momentum"),
@@ -42,41 +35,14 @@ class _Rows(ctypes.Structure):
     )
 
 
-def available() -> bool:
-    """Whether the compiled kernels are there."""
-    return _library() is not None
-
-
-@functools.cache
-def _library() -> Any:
-    suffix = sysconfig.get_config_var("EXT_SUFFIX")
-    for level in _levels():
-        path = Path(__file__).with_name(f"_kernels_{level}{suffix}")
-        if path.exists():
-            library = ctypes.CDLL(str(path))
-            library.pfc_score_tile.restype = ctypes.c_int64
-            return library
-    return None
-
-
-def _levels() -> list[str]:
-    """Instruction sets of this processor, best first."""
-    try:
-        line = next(line for line in _CPU_FLAGS.read_text().splitlines() if line.startswith("flags"))
-    except (OSError, StopIteration):
-        return ["base"]
-    flags = set(line.split())
-    return ["v4"] * (flags >= _V4) + ["v3"] * (flags >= _V3) + ["base"]
-
-
 def gather_unit(tables: RowTables, rows: Tensor | None, start: int, count: int, unit: Tensor, inverse: Tensor) -> None:
     """See :func:`partial_fc.kernels_torch.gather_unit`."""
-    _call("pfc_gather_unit", tables, rows, _int(start), _int(count), unit, inverse)
+    _call("pfc_gather_unit", tables, rows, int64(start), int64(count), unit, inverse)
 
 
 def encode_all(tables: RowTables) -> None:
     """See :func:`partial_fc.kernels_torch.encode_all`."""
-    _call("pfc_encode", tables, _int(len(tables.weights)))
+    _call("pfc_encode", tables, int64(len(tables.weights)))
 
 
 def update_rows(
@@ -84,12 +50,12 @@ def update_rows(
 ) -> None:
     """See :func:`partial_fc.kernels_torch.update_rows`."""
     parts = (None, None, None) if pairs is None else (pairs.samples, pairs.coefficients, pairs.cosines)
-    _call("pfc_update", tables, rows, _int(len(rows)), offsets, *parts, embeddings, *_motion(motion))
+    _call("pfc_update", tables, rows, int64(len(rows)), offsets, *parts, embeddings, *_motion(motion))
 
 
 def update_dense(tables: RowTables, start: int, sums: Tensor, motion: Motion) -> None:
     """See :func:`partial_fc.kernels_torch.update_dense`."""
-    _call("pfc_update_dense", tables, _int(start), _int(len(sums)), sums, *_motion(motion))
+    _call("pfc_update_dense", tables, int64(start), int64(len(sums)), sums, *_motion(motion))
 
 
 def settle_rows(tables: RowTables, rows: Tensor, rest: float, motion: Motion) -> None:
@@ -98,7 +64,7 @@ def settle_rows(tables: RowTables, rows: Tensor, rest: float, motion: Motion) ->
         "pfc_settle",
         tables,
         rows,
-        _int(len(rows)),
+        int64(len(rows)),
         ctypes.c_float(rest),
         *_motion(motion)[1:],
     )
@@ -124,15 +90,15 @@ def score_tile(
     found: int = _call(
         "pfc_score_tile",
         tables,
-        _int(start),
-        _int(count),
-        _int(batch),
+        int64(start),
+        int64(count),
+        int64(batch),
         dots,
         scales,
         residuals,
         embeddings,
         *own,
-        _int(len(own[0])),
+        int64(len(own[0])),
         _loss(loss),
         ctypes.c_float(lowest),
         ctypes.c_float(cut),
@@ -151,13 +117,13 @@ def dense_coefficients(
 ) -> None:
     """See :func:`partial_fc.kernels_torch.dense_coefficients`."""
     count, batch = cosines.shape
-    _plain_call(
+    call(
         "pfc_dense_coefficients",
         cosines,
-        _int(count),
-        _int(batch),
+        int64(count),
+        int64(batch),
         *own,
-        _int(len(own[0])),
+        int64(len(own[0])),
         _loss(loss),
         ctypes.c_float(cut),
         sums,
@@ -169,17 +135,17 @@ def sample_levels(
 ) -> None:
     """See :func:`partial_fc.kernels_torch.sample_levels`."""
     count, batch = cosines.shape
-    _plain_call(
+    call(
         "pfc_sample_levels",
         cosines,
-        _int(count),
-        _int(batch),
+        int64(count),
+        int64(batch),
         inverses,
         sample_inverses,
         _loss(loss),
         ctypes.c_float(cut),
         levels,
-        _int(len(levels)),
+        int64(len(levels)),
         sums,
     )
 
@@ -187,10 +153,6 @@ def sample_levels(
 def gradient_blocks() -> int:
     """Blocks of the ``gradient`` that :func:`score_tile` takes: one per thread."""
     return torch.get_num_threads()
-
-
-def _int(value: int) -> ctypes.c_int64:
-    return ctypes.c_int64(value)
 
 
 def _motion(motion: Motion) -> tuple[Any, ...]:
@@ -204,23 +166,11 @@ def _loss(loss: SFace) -> Any:
 
 def _call(name: str, tables: RowTables, *arguments: Any) -> Any:
     rows = _Rows(
-        *(_pointer(getattr(tables, name)) for name in _ARRAYS),
+        *(pointer(getattr(tables, name)) for name in _ARRAYS),
         tables.weights.shape[1],
         tables.code_width,
         tables.now,
         tables.norm_floor,
         tables.calm,
     )
-    return _plain_call(name, ctypes.byref(rows), *arguments)
-
-
-def _plain_call(name: str, *arguments: Any) -> Any:
-    passed = (_pointer(value) if isinstance(value, Tensor) or value is None else value for value in arguments)
-    return getattr(_library(), name)(*passed, ctypes.c_int(torch.get_num_threads()))
-
-
-def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
-    if tensor is None:
-        return ctypes.c_void_p(None)
-    assert tensor.is_contiguous(), "kernels walk over plain memory"
-    return ctypes.c_void_p(tensor.data_ptr())
+    return call(name, ctypes.byref(rows), *arguments)

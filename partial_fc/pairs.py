@@ -40,18 +40,6 @@ class Pairs:
             workspace.take("pair cosines", capacity),
         )
 
-    @classmethod
-    def joined(cls, parts: "list[Pairs]", device: torch.device) -> "Pairs":
-        """One after the other, in new memory."""
-        if not parts:
-            return cls.empty(0, device)
-        return cls(
-            torch.cat([part.rows for part in parts]),
-            torch.cat([part.samples for part in parts]),
-            torch.cat([part.coefficients for part in parts]),
-            torch.cat([part.cosines for part in parts]),
-        )
-
     def clone(self) -> "Pairs":
         """The same in new memory."""
         return Pairs(self.rows.clone(), self.samples.clone(), self.coefficients.clone(), self.cosines.clone())
@@ -72,6 +60,34 @@ class Pairs:
         here.samples.copy_(source.samples)
         here.coefficients.copy_(source.coefficients)
         here.cosines.copy_(source.cosines)
+
+
+class PairBuffer:
+    """Pairs that come tile by tile, in memory that is kept from step to step and grows to the largest step."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._pairs = Pairs.from_workspace(workspace, 0)
+        self._filled = 0
+
+    def room(self, count: int) -> Pairs:
+        """Behind the pairs kept so far, room for ``count``; valid until the next call."""
+        wanted = self._filled + count
+        if len(self._pairs) < wanted:
+            # Doubled, so that few steps copy; memory that is never written is never resident.
+            kept = self._pairs.part(0, self._filled)
+            self._pairs = Pairs.from_workspace(self._workspace, max(wanted, 2 * self._filled))
+            if kept.rows.data_ptr() != self._pairs.rows.data_ptr():
+                self._pairs.copy_(0, kept)
+        return self._pairs.part(self._filled, wanted)
+
+    def keep(self, count: int) -> None:
+        """The first ``count`` of the last room stay."""
+        self._filled += count
+
+    def taken(self) -> Pairs:
+        """All that stayed, in memory of their own."""
+        return self._pairs.part(0, self._filled).clone()
 
 
 class ScoreSums:

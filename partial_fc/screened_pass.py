@@ -16,7 +16,7 @@ from partial_fc.coded_batch import CodedBatch
 from partial_fc.drop_sample import level_cut
 from partial_fc.full_batch import FullBatch
 from partial_fc.full_gradient import FullGradient, PairPart
-from partial_fc.pairs import Pairs, ScoreSums
+from partial_fc.pairs import PairBuffer, ScoreSums
 from partial_fc.scored_step import Estimate, ScoredStep
 from partial_fc.sface import SFace
 
@@ -52,8 +52,7 @@ def screened_pass(
     if with_gradient:
         gradient = workspace.take("block gradients", kernels.gradient_blocks(), padded, dim).zero_()
     tile = max(64, TILE_PAIRS // padded)
-    scratch = Pairs.from_workspace(workspace, min(tile, len(rows)) * padded)
-    found: list[Pairs] = []
+    found = PairBuffer(workspace)
     sums = ScoreSums(batch.unit.device)
     for start in range(0, len(rows), tile):
         stop = min(start + tile, len(rows))
@@ -70,13 +69,13 @@ def screened_pass(
             loss,
             lowest,
             cut,
-            scratch,
+            found.room((stop - start) * padded),
             gradient,
             sums,
         )
-        if kept and with_gradient:
-            found.append(scratch.part(0, kept).clone())
-    pairs = Pairs.joined(found, batch.unit.device)
+        if with_gradient:
+            found.keep(kept)
+    pairs = found.taken()
     pairs.coefficients.div_(count)
     values = sums.values
     moments = torch.zeros(6, dtype=torch.float64, device=values.device)

@@ -24,21 +24,22 @@ def sface_over_tiles(
 ) -> TiledResult:
     """SFace of N unit embeddings against the centers that take part.
 
-    unit: [N, D]; centers: [R, D]. Peak memory beyond the gradients is a few [N, T] and [T, D] buffers. Gradients are
+    unit: [N, D]; centers: [R, D]. Peak memory beyond the gradients is a few [T, N] and [T, D] buffers. Gradients are
     those stated by :class:`SFace`; active pairs are counted by the coefficient before its sampling weight.
     """
     batch = unit.shape[0]
+    transposed = unit.T.contiguous()
     result = TiledResult.zeros(unit, selection, with_gradient=with_gradient)
     cut = loss.scale * 2.0**-CUT_HALVINGS
     for number, tile in enumerate(tiles(centers, selection, tile_classes, len(unit), workspace)):
-        cosines = tile.cosines(unit)
+        cosines = tile.cosines(transposed)
         own_cosines = cosines[tile.own]
         coefficients = loss.negative_coefficient(cosines)
         coefficients[tile.own] = 0.0
         result.moments += angle_moments(cosines, tile.own, number=number)
         result.moments[ACTIVE] += torch.count_nonzero(coefficients >= cut)
         if tile.weights is not None and loss.sampled_negative_weight == "inverse":
-            coefficients *= tile.weights
+            coefficients *= tile.weights[:, None]
         pulls = loss.positive_coefficient(own_cosines)
         result.intra -= (pulls * own_cosines).sum(dtype=torch.float64) / batch
         result.inter += torch.linalg.vecdot(coefficients, cosines).sum(dtype=torch.float64) / batch

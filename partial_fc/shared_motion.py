@@ -112,7 +112,7 @@ class SharedMotion:
     def rescale(self, share: float) -> None:
         """Move ``share`` of the scale into the rows: W grows by it, E shrinks by it."""
         self.scale /= share
-        self.ages *= share * share
+        self.ages = self.ages * (share * share)  # not in place: a saved state may hold the old one
         self.bound *= share * share
         self.rate *= share * share
 

@@ -48,13 +48,14 @@ def softmax_over_tiles(
     """Cross-entropy of N unit embeddings over the centers that take part on all ranks; every rank calls it.
 
     unit: [N, D]; centers: [R, D]. Between the passes ranks exchange 12 bytes per sample in float32 (a maximum; a sum
-    and z_y). Peak memory beyond the gradients is a few [N, T] and [T, D] buffers. The two loss parts are
+    and z_y). Peak memory beyond the gradients is a few [T, N] and [T, D] buffers. The two loss parts are
     intra = -mean z_y and inter = mean log-sum-exp; gradients are those stated by :class:`CombinedMargin`.
     """
     both_passes: Iterable[Tile] = _Tiles(centers, selection, tile_classes, len(unit), workspace)
     if selection.rows is not None:
         both_passes = list(both_passes)  # a sample is small, and gathering its rows twice is not
-    denominator = _denominator(unit, both_passes, loss, collectives)
+    transposed = unit.T.contiguous()
+    denominator = _denominator(transposed, both_passes, loss, collectives)
     batch = unit.shape[0]
     result = TiledResult.zeros(unit, selection, with_gradient=with_gradient)
     # Each sample's loss is added up by the rank that owns its center.
@@ -63,19 +64,19 @@ def softmax_over_tiles(
     surplus = softplus(denominator.negatives[owned].double() - own_logits)
     result.intra -= own_logits.sum() / batch
     result.inter += (own_logits + surplus).sum() / batch
-    log_shares = math.log(loss.scale / batch) - denominator.all_classes[:, None]
+    log_shares = math.log(loss.scale / batch) - denominator.all_classes
+    cut = loss.scale / batch * 2.0**-CUT_HALVINGS
     pulls = torch.sigmoid(denominator.negatives - denominator.positive)  # 1 - p_y
     for number, tile in enumerate(both_passes):
-        cosines = tile.cosines(unit)
+        cosines = tile.cosines(transposed)
         own_slopes = loss.positive_slope(cosines[tile.own])
         result.moments += angle_moments(cosines, tile.own, number=number)
         _leave_out(cosines, tile, loss)
-        # s/N * exp(s*c - log sum) in one go: every pass over [N, T] costs a twentieth of a product.
-        coefficients = torch.add(log_shares, cosines, alpha=loss.scale, out=cosines).exp_()
-        result.moments[ACTIVE] += torch.count_nonzero(coefficients >= loss.scale / batch * 2.0**-CUT_HALVINGS)
+        # From here on dL/d(cosines): s/N * exp(s*c - log sum).
+        result.moments[ACTIVE] += tile.kernels.softmax_coefficients(cosines, loss.scale, log_shares, cut)
         if with_gradient:
-            coefficients[tile.own] = (-loss.scale / batch) * pulls[tile.own[0]] * own_slopes
-            tile.add_gradients(result, coefficients, unit)
+            cosines[tile.own] = (-loss.scale / batch) * pulls[tile.own[1]] * own_slopes
+            tile.add_gradients(result, cosines, unit)
     return result
 
 
@@ -94,19 +95,16 @@ class _Tiles:
 
 
 def _denominator(
-    unit: Tensor, all_tiles: Iterable[Tile], loss: CombinedMargin, collectives: Collectives
+    transposed: Tensor, all_tiles: Iterable[Tile], loss: CombinedMargin, collectives: Collectives
 ) -> _Denominator:
     # Finite, so that "no negative seen yet" minus itself is 0 and not NaN; no logit comes near it.
-    maxima = unit.new_full((len(unit),), torch.finfo(unit.dtype).min / 4)
-    sums = unit.new_zeros(2, len(unit))  # of exp(z_j - maximum); z_y, from the one rank that owns it
+    maxima = transposed.new_full((transposed.shape[1],), torch.finfo(transposed.dtype).min / 4)
+    sums = transposed.new_zeros(2, transposed.shape[1])  # of exp(z_j - maximum); z_y, from the one rank that owns it
     for tile in all_tiles:
-        cosines = tile.cosines(unit)
-        sums[1].index_copy_(0, tile.own[0], loss.positive_logit(cosines[tile.own]))
+        cosines = tile.cosines(transposed)
+        sums[1].index_copy_(0, tile.own[1], loss.positive_logit(cosines[tile.own]))
         _leave_out(cosines, tile, loss)
-        higher = torch.maximum(maxima, cosines.amax(dim=1) * loss.scale)
-        sums[0] *= torch.exp(maxima - higher)
-        sums[0] += torch.add(-higher[:, None], cosines, alpha=loss.scale, out=cosines).exp_().sum(dim=1)
-        maxima = higher
+        tile.kernels.add_exponentials(cosines, loss.scale, maxima, sums[0])
     of_all = collectives.maximum(maxima)
     sums[0] *= torch.exp(maxima - of_all)
     sums = collectives.sum(sums)
@@ -114,7 +112,7 @@ def _denominator(
 
 
 def _leave_out(cosines: Tensor, tile: Tile, loss: CombinedMargin) -> None:
-    """In place, [N, T]: -inf where there is no negative, at the own center and above the filter."""
+    """In place, [T, N]: -inf where there is no negative, at the own center and above the filter."""
     if loss.interclass_filter is not None:
         cosines.masked_fill_(cosines > loss.interclass_filter, -torch.inf)
     cosines[tile.own] = -torch.inf

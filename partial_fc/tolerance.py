@@ -28,6 +28,7 @@ SIGNIFICANT = 1.5  # standard deviations of chance that coherence must exceed
 SLACK_LEVELS = 4  # pairs down to so many levels below the cut reach it by their bound
 DENSE_SHARE = 0.03  # of all pairs scored, above which the dense path is cheaper
 HYSTERESIS = 0.6
+VARIANCES = torch.tensor([1.0, 2.0, 2.0], dtype=torch.float64)  # powers of a weight: of a mean, of two variances
 NEXT_LEVELS = torch.arange(LEVELS) + 4  # two octaves below the cut lie the pairs whose loss matters
 
 
@@ -72,12 +73,10 @@ class ToleranceControl:
         }
         if self.means and weight > 1.0 and not self._surprised(new["levels"], level):
             share = max(MEMORY, 1.0 / (1.0 / float(self.means["coherence"][2]) + 1.0))
-        shares = {name: torch.tensor(share, dtype=torch.float64) for name in new}
-        shares["coherence"] = torch.tensor([share, share**2, share**2], dtype=torch.float64)
         if share < 1.0:
-            kept = {name: 1.0 - part for name, part in shares.items()}
-            kept["coherence"] = torch.tensor([1.0 - share, (1.0 - share) ** 2, (1.0 - share) ** 2], dtype=torch.float64)
-            new = {name: kept[name] * self.means[name] + shares[name] * new[name] for name in new}
+            for name, value in new.items():
+                power = VARIANCES if name == "coherence" else 1.0
+                new[name] = (1.0 - share) ** power * self.means[name] + share**power * value
         self.means = new
 
     def _surprised(self, levels: Tensor, level: int) -> bool:

@@ -146,7 +146,7 @@ void pfc_update_dense(Rows* rows, int64_t start, int64_t count, const float* sum
     const Motion motion{reach, patient_reach, rounding, std::log(factor), longest};
 #pragma omp parallel num_threads(threads)
     {
-        std::vector<float> buffer(dim), spare(dim);
+        std::vector<float> buffer(dim);
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < count; ++i) {
             const int64_t row = start + i;

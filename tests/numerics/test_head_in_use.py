@@ -1,10 +1,12 @@
 """The head where users put it: under autocast, forward only, between micro-batches of a dense phase."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from face_geometry import COLLAPSE, STEADY, Faces
 
-from partial_fc import CenterSGD, PartialFC
+from partial_fc import CenterSGD, PartialFC, center_state, load_center_state
 
 pytestmark = pytest.mark.numerics
 
@@ -75,3 +77,41 @@ def test_dense_micro_batches_add_up(order: str) -> None:
     found = head.center_gradient()
     assert found is not None
     assert (found - expected).norm() < 1e-5 * expected.norm()
+
+
+@pytest.mark.parametrize("convert", [torch.nn.Module.half, torch.nn.Module.double, torch.nn.Module.bfloat16])
+def test_centers_stay_float32(convert: Callable[[PartialFC], object]) -> None:
+    """The kernels walk over plain memory: they must never be handed another type or shape."""
+    head, faces = made()
+    with pytest.raises(ValueError, match="keeps its centers in float32"):
+        convert(head)
+    assert head.centers.dtype == torch.float32
+    head.float()
+    embeddings, identities = faces.batch(faces.centers, BATCH)
+    for wrong in (torch.zeros(CLASSES, DIM, dtype=torch.float64), torch.zeros(CLASSES - 1, DIM)):
+        head.stored_centers.data = wrong
+        with pytest.raises(ValueError, match="must stay"):
+            head(embeddings, identities)
+
+
+def test_a_state_loaded_in_memory_is_no_longer_shared() -> None:
+    """Two heads go on from one state, one of them read in between: they end alike."""
+    head, faces = made()
+    optimizer = CenterSGD(head, lr=0.1, weight_decay=0.01)
+    twin, _ = made()
+    twin_optimizer = CenterSGD(twin, lr=0.1, weight_decay=0.01)
+
+    def step(one: PartialFC, its: CenterSGD, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+        one(batch[0].clone().requires_grad_(), batch[1]).backward()
+        its.step()
+        its.zero_grad()
+
+    batches = [faces.batch(faces.centers, BATCH) for _ in range(12)]
+    for batch in batches[:6]:
+        step(head, optimizer, batch)
+    load_center_state(twin, twin_optimizer, [center_state(head, optimizer)])
+    assert head.centers.isfinite().all()  # a read rescales what the first head holds
+    for batch in batches[6:]:
+        step(head, optimizer, batch)
+        step(twin, twin_optimizer, batch)
+    assert (head.centers - twin.centers).norm() < 1e-5 * (head.centers - faces.centers).norm()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from face_geometry import COLLAPSE, STEADY, WEAK, Faces, Phase
 
-from partial_fc import CenterSGD, PartialFC, kernels_native, kernels_torch
+from partial_fc import CenterSGD, PartialFC, kernels_native, kernels_torch, native_library
 
 pytestmark = pytest.mark.numerics
 
@@ -35,7 +35,7 @@ def test_same_training_without_the_library(phase: Phase, monkeypatch: pytest.Mon
     assert compiled.rows is not None
     assert compiled.rows.kernels is kernels_native
     assert set(modes) == {"dense" if phase is COLLAPSE else "screened"}
-    monkeypatch.setattr(kernels_native, "available", lambda: False)
+    monkeypatch.setattr(native_library, "available", lambda: False)
     plain, plain_modes = trained(phase)
     assert plain.rows is not None
     kernels: ModuleType = plain.rows.kernels

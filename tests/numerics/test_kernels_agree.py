@@ -6,10 +6,11 @@ from dataclasses import fields
 import pytest
 import torch
 
-from partial_fc import SFace, kernels_native, kernels_torch
+from partial_fc import SFace, kernels_native, kernels_torch, native_library
 from partial_fc.coded_batch import CodedBatch
-from partial_fc.pairs import Pairs, ScoreSums
+from partial_fc.pairs import PairBuffer, Pairs, ScoreSums
 from partial_fc.row_tables import Motion, RowTables
+from partial_fc.workspace import Workspace
 
 pytestmark = pytest.mark.numerics
 
@@ -79,7 +80,7 @@ def both(tables: RowTables) -> list[tuple[object, RowTables]]:
 
 
 def test_the_compiled_kernels_were_built() -> None:
-    assert kernels_native.available(), "this environment has a compiler: make venv builds them"
+    assert native_library.available(), "this environment has a compiler: make venv builds them"
 
 
 @pytest.mark.parametrize("rows", [None, torch.tensor([200, 7, 8, 9, 3])])
@@ -212,3 +213,23 @@ def test_sample_levels() -> None:
     assert (results[0][1][:, 0] - results[1][1][:, 0]).abs().max() <= 2, "a coefficient on a border may go either way"
     torch.testing.assert_close(results[0][2], results[1][2], rtol=1e-5, atol=1e-5)
     assert results[0][1][:, 0].sum() == 60 * BATCH - 1
+
+
+def test_pairs_of_many_tiles_stay_while_their_buffer_grows() -> None:
+    """A tile's pairs are written behind those before it; a second step starts anew in the same memory."""
+    workspace = Workspace(torch.device("cpu"))
+    for step in range(2):
+        buffer, expected = PairBuffer(workspace), []
+        for tile, kept in enumerate((3, 0, 10, 200, 1)):
+            room = buffer.room(210)
+            assert len(room) == 210
+            room.rows.copy_(torch.arange(210) + 1000 * tile + step)
+            for values in (room.samples, room.coefficients, room.cosines):
+                values.copy_(room.rows)
+            expected += room.rows[:kept].tolist()
+            buffer.keep(kept)
+        taken = buffer.taken()
+        buffer.room(10**6).rows.zero_()
+        assert taken.rows.tolist() == expected
+        for values in (taken.samples, taken.coefficients, taken.cosines):
+            assert values.tolist() == expected
