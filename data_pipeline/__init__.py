@@ -5,7 +5,8 @@ from data_pipeline import RecordReader, RecordWriter, make_loader
 
 from typing import TYPE_CHECKING, Any
 
-from data_pipeline.errors import DataError
+from data_pipeline.augmentation import Augmentation
+from data_pipeline.errors import BadRecordError, DataError
 from data_pipeline.properties import Properties, read_properties, write_properties
 from data_pipeline.reader import RecordReader, check_identities
 from data_pipeline.record import Record
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from data_pipeline.loader import Loader, make_loader
 
 __all__ = [
+    "Augmentation",
+    "BadRecordError",
     "Batch",
     "DataError",
     "Loader",

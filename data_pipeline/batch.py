@@ -10,6 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from data_pipeline.augmentation_draws import Draws
+from data_pipeline.errors import Reason
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
@@ -25,27 +28,33 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodedBatch:
-    """The same before decoding. indices, identities: [B] int64; jpegs: B encoded images; flips: [B] bool."""
+    """The same before decoding.
+
+    indices, identities: [B] int64; jpegs: B encoded images; flips: [B] bool; draws: what else happens to them, None
+    where nothing else is configured; skipped: why images that belong here were replaced by others, one reason for each.
+    """
 
     indices: NDArray[np.int64]
     identities: NDArray[np.int64]
     jpegs: list[bytes]
     flips: NDArray[np.bool_]
+    draws: Draws | None = None
+    skipped: tuple[Reason, ...] = ()
 
 
 class BadImageError(ValueError):
-    """An image cannot be decoded: ``place`` is its place in the batch."""
+    """Images of a batch cannot be decoded: ``details`` says why of each, by its place in the batch."""
 
-    def __init__(self, place: int, reason: str) -> None:
-        super().__init__(reason)
-        self.place = place
+    def __init__(self, details: dict[int, str]) -> None:
+        super().__init__(next(iter(details.values())))
+        self.details = details
 
 
 class Decoder(Protocol):
     """Turns encoded batches into images, in order, some of them ahead of time.
 
-    An image is mirrored where its flip is set, resized to the image size where it has another, and scaled:
-    (value - 127.5) / 127.5.
+    An image is augmented as drawn, resized to the image size where it has another, mirrored where its flip is set,
+    and scaled: (value - 127.5) / 127.5.
     """
 
     def submit(self, batch: EncodedBatch) -> None:
@@ -55,7 +64,7 @@ class Decoder(Protocol):
         """Images [B, 3, H, W] of the oldest batch submitted; the tensor owns its memory.
 
         Raises:
-            BadImageError: one of them cannot be decoded; nothing is in flight afterwards.
+            BadImageError: some of them cannot be decoded, all of which it names; nothing is in flight afterwards.
         """
 
     def clear(self) -> None:

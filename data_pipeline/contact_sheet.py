@@ -35,7 +35,7 @@ def contact_sheet(reader: RecordReader, rows: int = 10, columns: int = 8) -> Ima
         draw.text((_GAP * 2, top + _TILE // 2 - 12), f"{found[identity]}\n{counts[identity]} img", fill=_INK)
         picked = np.unique(np.linspace(0, counts[identity] - 1, min(width, counts[identity])).astype(np.int64))
         for column, place in enumerate(order[starts[identity] + picked].tolist()):
-            sheet.paste(_tile(reader[place].jpeg), (_MARGIN + column * step, top))
+            sheet.paste(_tile(reader, place), (_MARGIN + column * step, top))
     return sheet
 
 
@@ -46,8 +46,8 @@ def write_contact_sheet(reader: RecordReader, path: Path) -> None:
     write_file(path, buffer.getvalue())
 
 
-def _tile(jpeg: bytes) -> Image.Image:
+def _tile(reader: RecordReader, place: int) -> Image.Image:
     try:
-        return Image.fromarray(decode_image(jpeg, _TILE))
-    except ValueError:
+        return Image.fromarray(decode_image(reader[place].jpeg, _TILE))
+    except ValueError:  # of the record or of the image
         return Image.new("RGB", (_TILE, _TILE), _BAD)

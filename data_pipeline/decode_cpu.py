@@ -1,4 +1,4 @@
-"""Decoding with Pillow: needs no DALI. The same images up to the rounding of two JPEG decoders."""
+"""Decoding and augmentation without DALI: Pillow, NumPy and threads. The same bits as DALI on the CPU."""
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -7,8 +7,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from data_pipeline.augment_image import augment_image
 from data_pipeline.batch import BadImageError, EncodedBatch
 from data_pipeline.decode_image import decode_image
+
+_SCALE = np.float32(1) / np.float32(127.5)  # DALI multiplies: a division would round differently
 
 
 class PillowDecoder:
@@ -18,28 +21,27 @@ class PillowDecoder:
         self._image_size = image_size
         self._device = device
         self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="decode")
-        self._pending: deque[list[Future[NDArray[np.uint8]]]] = deque()
-        self._flips: deque[NDArray[np.bool_]] = deque()
+        self._pending: deque[list[Future[NDArray[np.float32]]]] = deque()
 
     def submit(self, batch: EncodedBatch) -> None:
         """Start decoding a batch."""
-        self._pending.append([self._threads.submit(decode_image, jpeg, self._image_size) for jpeg in batch.jpegs])
-        self._flips.append(batch.flips)
+        self._pending.append([self._threads.submit(self._image, batch, place) for place in range(len(batch.jpegs))])
 
     def collect(self) -> torch.Tensor:
         """Images [B, 3, H, W] of the oldest batch."""
-        futures, flipped = self._pending.popleft(), self._flips.popleft()
+        futures = self._pending.popleft()
         size = self._image_size
-        images = torch.empty(len(futures), 3, size, size)
-        for place, (future, flip) in enumerate(zip(futures, flipped, strict=True)):
+        images = np.empty((len(futures), 3, size, size), dtype=np.float32)
+        bad: dict[int, str] = {}
+        for place, future in enumerate(futures):
             try:
-                picture = future.result()
+                images[place] = future.result()
             except ValueError as error:
-                self.clear()
-                raise BadImageError(place, str(error)) from error
-            picture = picture[:, ::-1] if flip else picture
-            images[place] = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
-        return images.sub_(127.5).div_(127.5).to(self._device)
+                bad[place] = str(error)
+        if bad:
+            self.clear()
+            raise BadImageError(bad)
+        return torch.from_numpy(images).to(self._device)
 
     def clear(self) -> None:
         """Forget what is in flight."""
@@ -47,4 +49,8 @@ class PillowDecoder:
             for future in futures:
                 future.cancel()
         self._pending.clear()
-        self._flips.clear()
+
+    def _image(self, batch: EncodedBatch, place: int) -> NDArray[np.float32]:
+        picture = augment_image(decode_image(batch.jpegs[place]), self._image_size, batch.draws, place)
+        picture = picture[:, ::-1] if batch.flips[place] else picture
+        return (picture.transpose(2, 0, 1) - np.float32(127.5)) * _SCALE

@@ -2,6 +2,10 @@
 
 DALI's own RecordIO reader counts InsightFace's header records as images and shuffles a buffer only; feeding it
 through ``external_source`` keeps identities int64 and the order ours, at the same speed.
+
+The bytes come from ``pread``, not from a view of a memory map: a mapped file that is cut short while it is read kills
+the process (SIGBUS), where ``pread`` reports it. A view would save 6 of some 200 microseconds an image, on the
+reading thread, whose time is hidden behind decoding.
 """
 
 import importlib
@@ -12,10 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 import torch.utils.dlpack
-from numpy.typing import NDArray
 from PIL import Image
 
+from data_pipeline.augment_image import blur_windows
+from data_pipeline.augmentation import Augmentation
+from data_pipeline.augmentation_draws import draw
 from data_pipeline.batch import BadImageError, EncodedBatch
+from data_pipeline.decode_image import is_known_format
 from data_pipeline.errors import DataError
 from data_pipeline.image_size import jpeg_size
 
@@ -28,50 +35,98 @@ except ImportError as error:
     ) from error
 
 
-def _blank_jpeg(image_size: int) -> NDArray[np.uint8]:
+def _blank_jpeg(image_size: int) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (image_size, image_size)).save(buffer, "JPEG")
-    return np.frombuffer(buffer.getvalue(), dtype=np.uint8)
+    return buffer.getvalue()
+
+
+def _graph(augmentation: Augmentation, image_size: int, resize: bool, decoder: str) -> Any:
+    """JPEG bytes and what is drawn for them in, images [3, S, S] out; only what is configured is in the graph.
+
+    The same graph runs on the CPU and the GPU, and ``augment_image.py`` computes it without DALI, bit for bit as on
+    the CPU: whoever changes one of them changes both.
+    DALI rewrites this function: an ``if`` on a drawn value splits the batch, so that an augmentation costs time only
+    for the images that it happens to.
+    """
+    fn, types = dali.fn, dali.types
+
+    def drawn(name: str, dtype: Any, ndim: int) -> Any:
+        return fn.external_source(name=name, device="cpu", dtype=dtype, ndim=ndim)
+
+    images = fn.decoders.image(
+        drawn("jpegs", types.UINT8, 1),
+        device=decoder,
+        output_type=types.RGB,
+        jpeg_fancy_upsampling=True,  # on the GPU too, as the CPU always does
+        # Left to itself, DALI splits each batch between a GPU's JPEG engine and its cores; an image's pixels
+        # would depend on its place in the batch, hence on the number of ranks.
+        hw_decoder_load=1.0,
+    )
+    size = (image_size, image_size)
+    scaling = {"interp_type": types.INTERP_LINEAR, "antialias": True, "dtype": types.FLOAT}
+    if augmentation.resamples:
+        starts, ends = drawn("starts", types.FLOAT, 1), drawn("ends", types.FLOAT, 1)
+        small = drawn("small", types.FLOAT, 1)
+        if drawn("moved", types.BOOL, 0):
+            images = fn.resize(images, size=small, roi_start=starts, roi_end=ends, roi_relative=True, **scaling)
+        else:
+            images = fn.cast(images, dtype=types.FLOAT)
+    elif resize:
+        images = fn.resize(images, size=size, **scaling)
+    elif not augmentation.only_flips:
+        images = fn.cast(images, dtype=types.FLOAT)
+    if augmentation.down_up > 0 and drawn("shrunk", types.BOOL, 0):
+        images = fn.resize(images, size=size, **scaling)
+    if augmentation.blur > 0:
+        sigmas, windows = drawn("sigmas", types.FLOAT, 1), drawn("windows", types.INT32, 1)
+        if drawn("blurred", types.BOOL, 0):
+            images = fn.gaussian_blur(images, sigma=sigmas, window_size=windows, dtype=types.FLOAT)
+    if augmentation.recolors:
+        colors = drawn("colors", types.FLOAT, 2)
+        if drawn("recolored", types.BOOL, 0):
+            images = fn.coord_transform(images, MT=colors)
+            images = dali.math.min(dali.math.max(images, 0.0), 255.0)  # clamp() takes five times as long
+    flips = drawn("flips", types.INT32, 0)
+    return fn.crop_mirror_normalize(
+        images, dtype=types.FLOAT, output_layout="CHW", mean=[127.5] * 3, std=[127.5] * 3, mirror=flips
+    )
 
 
 class _DecodePipeline:
-    """One DALI pipeline: JPEG bytes and flips in, images out; at most ``depth`` batches between the two."""
+    """One DALI pipeline: JPEG bytes and what is drawn for them in, images out; at most ``depth`` batches in between."""
 
     def __init__(
-        self, max_batch: int, image_size: int, num_threads: int, depth: int, device: torch.device, resize: bool
-    ):
+        self, max_batch: int, image_size: int, num_threads: int, depth: int, device: torch.device,
+        augmentation: Augmentation, resize: bool,
+    ) -> None:  # fmt: skip
         on_gpu = device.type == "cuda"
-        fn, types = dali.fn, dali.types
-        self._pipeline = dali.Pipeline(
+        self._augmentation = augmentation
+        self._image_size = image_size
+        self._pipeline = dali.pipeline_def(_graph, enable_conditionals=True)(
+            augmentation,
+            image_size,
+            resize,
+            "mixed" if on_gpu else "cpu",
             batch_size=max_batch,
             num_threads=num_threads,
             device_id=device.index if on_gpu else None,
             prefetch_queue_depth=depth,
             exec_dynamic=True,  # its outputs are owned by whoever holds them, so batches need no copy
         )
-        with self._pipeline:
-            jpegs = fn.external_source(name="jpegs", device="cpu", dtype=types.UINT8, ndim=1)
-            flips = fn.external_source(name="flips", device="cpu", dtype=types.INT32, ndim=0)
-            images = fn.decoders.image(jpegs, device="mixed" if on_gpu else "cpu", output_type=types.RGB)
-            if resize:
-                images = fn.resize(
-                    images, size=(image_size, image_size), interp_type=types.INTERP_LINEAR, antialias=True
-                )
-            images = fn.crop_mirror_normalize(
-                images, dtype=types.FLOAT, output_layout="CHW", mean=[127.5] * 3, std=[127.5] * 3, mirror=flips
-            )
-            self._pipeline.set_outputs(images)
         self._pipeline.build()
         # The first schedule_run starts ``depth`` runs at once and would wait for as many batches. Spending it
         # on blank images makes each later call one run.
+        blank, one = _blank_jpeg(image_size), np.zeros(1, dtype=np.int64)
+        draws = None if augmentation.only_flips else draw(Augmentation(), one, 0, 0, image_size)
         for _ in range(depth):
-            self._feed([_blank_jpeg(image_size)], np.zeros(1, dtype=np.int32))
+            self._feed(EncodedBatch(one, one, [blank], one == 1, draws))
         self._pipeline.schedule_run()
         for _ in range(depth):
             self.collect()
 
-    def submit(self, jpegs: list[bytes], flips: NDArray[np.bool_]) -> None:
-        self._feed([np.frombuffer(jpeg, dtype=np.uint8) for jpeg in jpegs], flips.astype(np.int32))
+    def submit(self, batch: EncodedBatch) -> None:
+        self._feed(batch)
         self._pipeline.schedule_run()
 
     def collect(self) -> torch.Tensor:
@@ -80,9 +135,27 @@ class _DecodePipeline:
         self._pipeline.release_outputs()
         return tensor
 
-    def _feed(self, jpegs: list[NDArray[np.uint8]], flips: NDArray[np.int32]) -> None:
-        self._pipeline.feed_input("jpegs", jpegs)
-        self._pipeline.feed_input("flips", flips)
+    def _feed(self, batch: EncodedBatch) -> None:
+        feeds: dict[str, Any] = {
+            # DALI reads more formats than Pillow is allowed to: both refuse the same.
+            "jpegs": [np.frombuffer(each if is_known_format(each) else b"\0", np.uint8) for each in batch.jpegs],
+            "flips": batch.flips.astype(np.int32),
+        }
+        augmentation, draws, size = self._augmentation, batch.draws, self._image_size
+        if draws is not None and augmentation.resamples:
+            other_size = [jpeg_size(jpeg) != (size, size) for jpeg in batch.jpegs]
+            feeds["moved"] = draws.moved(size) | other_size
+            feeds["starts"], feeds["ends"] = map(np.ascontiguousarray, np.split(draws.boxes, 2, axis=1))
+            feeds["small"] = np.repeat(draws.small.astype(np.float32)[:, None], 2, axis=1)
+        if draws is not None and augmentation.down_up > 0:
+            feeds["shrunk"] = draws.small != size
+        if draws is not None and augmentation.blur > 0:
+            feeds["blurred"] = draws.sigmas > 0
+            feeds["sigmas"], feeds["windows"] = draws.sigmas[:, None], blur_windows(draws.sigmas)[:, None]
+        if draws is not None and augmentation.recolors:
+            feeds["recolored"], feeds["colors"] = draws.recolored(), draws.colors
+        for name, values in feeds.items():
+            self._pipeline.feed_input(name, values)
 
 
 class DaliDecoder:
@@ -93,26 +166,31 @@ class DaliDecoder:
     on its neighbours in the batch.
     """
 
-    def __init__(self, max_batch: int, image_size: int, num_threads: int, depth: int, device: torch.device) -> None:
+    def __init__(
+        self, max_batch: int, image_size: int, num_threads: int, depth: int, device: torch.device,
+        augmentation: Augmentation,
+    ) -> None:  # fmt: skip
         self._image_size = image_size
         self._arguments: dict[str, Any] = {
             "image_size": image_size,
             "num_threads": num_threads,
             "depth": depth,
             "device": device,
+            "augmentation": augmentation,
         }
         self._max_batch = max_batch
+        self._resamples = augmentation.resamples
         self._pipelines: dict[bool, _DecodePipeline] = {}
         self._pending: deque[tuple[bool, EncodedBatch]] = deque()
 
     def submit(self, batch: EncodedBatch) -> None:
         """Start decoding a batch."""
         right = (self._image_size, self._image_size)
-        resize = any(jpeg_size(jpeg) != right for jpeg in batch.jpegs)
+        resize = not self._resamples and any(jpeg_size(jpeg) != right for jpeg in batch.jpegs)
         if resize not in self._pipelines:
             self._pipelines[resize] = _DecodePipeline(self._max_batch, resize=resize, **self._arguments)
         self._pending.append((resize, batch))
-        self._pipelines[resize].submit(batch.jpegs, batch.flips)
+        self._pipelines[resize].submit(batch)
 
     def collect(self) -> torch.Tensor:
         """Images [B, 3, H, W] of the oldest batch."""
@@ -138,15 +216,19 @@ class DaliDecoder:
                 self._pending.clear()
 
     def _blame(self, batch: EncodedBatch, error: RuntimeError) -> None:
-        """Decode the images one by one and name the first that fails."""
+        """Decode the images one by one and name those that fail."""
         single: _DecodePipeline | None = None
+        bad: dict[int, str] = {}
         for place, jpeg in enumerate(batch.jpegs):
-            single = single or _DecodePipeline(1, resize=True, **self._arguments)
+            single = single or _DecodePipeline(1, resize=True, **self._arguments | {"augmentation": Augmentation()})
             try:
-                single.submit([jpeg], batch.flips[:1])
+                single.submit(EncodedBatch(batch.indices[:1], batch.identities[:1], [jpeg], batch.flips[:1]))
                 single.collect()
             except RuntimeError as failure:
-                raise BadImageError(place, _reason(failure)) from error
+                bad[place] = _reason(failure)
+                single = None  # a pipeline that failed once is of no more use
+        if bad:
+            raise BadImageError(bad) from error
 
 
 def _reason(failure: RuntimeError) -> str:

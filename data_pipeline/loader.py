@@ -5,7 +5,7 @@ position counts the batches that the caller got.
 """
 
 import dataclasses
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
@@ -13,11 +13,18 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from data_pipeline import order as sample_order
+from data_pipeline.augmentation import Augmentation
+from data_pipeline.augmentation_draws import Draws, draw, draw_flips
+from data_pipeline.bad_images import BadImages, BadImagesPolicy, WrongSizePolicy, make_bad_images
 from data_pipeline.batch import BadImageError, Batch, Decoder, EncodedBatch
-from data_pipeline.errors import DataError
+from data_pipeline.blocks import BLOCK_IMAGES, WINDOW_BLOCKS
+from data_pipeline.epoch_order import EpochOrder, beginning, block_shape, order_of
+from data_pipeline.errors import DataError, Reason
 from data_pipeline.position import Position, position_from_state
+from data_pipeline.read_ahead import WindowReadAhead
 from data_pipeline.reader import RecordPath, RecordReader
 
 DecoderName = Literal["dali", "cpu"]
@@ -38,21 +45,28 @@ class Loader:
     """
 
     def __init__(
-        self, reader: RecordReader, position: Position, rank: int, world_size: int, drop_last: bool, flip: bool,
-        decoder: Decoder, prefetch: int, device: torch.device, image_size: int,
+        self, reader: RecordReader, position: Position, order: EpochOrder, rank: int, world_size: int,
+        drop_last: bool, augmentation: Augmentation, decoder: Decoder, prefetch: int, device: torch.device,
+        image_size: int, bad_images: BadImages,
     ) -> None:  # fmt: skip
         self.reader = reader
+        self.bad_images = bad_images
+        self.skipped: Counter[Reason] = Counter()  # images replaced in the batches handed out, by reason
         self.rank = rank
         self.world_size = world_size
         self._position = position
+        self._order = order
+        shape = block_shape(position)
+        self._read_ahead = WindowReadAhead(reader, position.seed, shape) if shape else None
         self._resumed = False
         self._drop_last = drop_last
-        self._flip = flip
+        self._augmentation = augmentation
         self._decoder = decoder
         self._prefetch = prefetch
         self._device = device
         self._image_size = image_size
         self._iteration = 0
+        self._last_global_batch = 0
 
     @property
     def global_batch(self) -> int:
@@ -60,12 +74,23 @@ class Loader:
         return self._position.global_batch
 
     @property
+    def smallest_batch(self) -> int:
+        """The fewest images that a rank gets in a step of an epoch: 0 where a partial batch leaves one without."""
+        rest = self._order.num_places % self.global_batch
+        return (self.global_batch if self._drop_last or not rest else rest) // self.world_size
+
+    @property
+    def last_global_batch(self) -> int:
+        """Samples over all ranks of the batch handed out last: fewer in a partial one; 0 before the first."""
+        return self._last_global_batch
+
+    @property
     def epoch(self) -> int:
         """The epoch that the next batch belongs to."""
         return self._position.epoch
 
     def __len__(self) -> int:
-        return sample_order.count_batches(len(self.reader), self.global_batch, self._drop_last)
+        return sample_order.count_batches(self._order.num_places, self.global_batch, self._drop_last)
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the beginning of ``epoch``, from 0 (or keep a position in it that was just loaded)."""
@@ -77,7 +102,7 @@ class Loader:
         self._iteration += 1
 
     def state_dict(self) -> dict[str, int | str]:
-        """Version, seed, epoch, samples (global, of this epoch, handed out), global_batch, num_images, order."""
+        """Version, seed, epoch, samples (global, of this epoch, handed out) and what makes the order."""
         return self._position.as_state()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -87,6 +112,9 @@ class Loader:
             DataError: the state is of another data set, seed, order or global batch.
         """
         self._position = position_from_state(state, self._position)
+        if self._position.samples >= len(self) * self.global_batch:
+            # Only the partial batch was left, and this loader drops it.
+            self._move(self._position.epoch + 1, 0)
         self._resumed = True
         self._iteration += 1
 
@@ -108,6 +136,8 @@ class Loader:
             for number in islice(upcoming, 2 * self._prefetch - len(reading) - len(decoding)):
                 reading.append(thread.submit(self._read, number, start))
             while reading and len(decoding) < self._prefetch:
+                if reading[0].exception():
+                    return  # raised when its turn comes: what lies before a bad image is handed out first
                 batch = reading.popleft().result()
                 if batch.jpegs:
                     self._decoder.submit(batch)
@@ -121,8 +151,12 @@ class Loader:
                 if number == numbers.start:
                     self._decoder.clear()
                     fill()
-                batch = self._collect(decoding.popleft())
+                if not decoding:
+                    reading[0].result()
+                batch = self._collect(decoding, number, start)
                 fill()
+                left = self._order.num_places - number * self.global_batch
+                self._last_global_batch = min(self.global_batch, left)
                 if number == numbers[-1]:
                     self._move(start.epoch + 1, 0)
                 else:
@@ -132,30 +166,48 @@ class Loader:
             thread.shutdown(wait=True, cancel_futures=True)
 
     def _read(self, number: int, position: Position) -> EncodedBatch:
-        count, seed, epoch = position.num_images, position.seed, position.epoch
-        places = sample_order.batch_places(number, count, position.global_batch, self.rank, self.world_size)
-        indices = sample_order.images_at(places, count, seed, epoch, position.order)
-        records = [self.reader[index] for index in indices.tolist()]
+        seed, epoch, global_batch = position.seed, position.epoch, position.global_batch
+        count = self._order.num_places
+        places = sample_order.batch_places(number, count, global_batch, self.rank, self.world_size)
+        if self._read_ahead is not None:
+            self._read_ahead.reach(epoch, number * global_batch, min((number + 1) * global_batch, count))
+        sound = self.bad_images.read(self._order.images_at(places, epoch), seed=seed, epoch=epoch)
         return EncodedBatch(
-            indices,
-            identities=np.array([record.identity for record in records], dtype=np.int64),
-            jpegs=[record.jpeg for record in records],
-            flips=sample_order.flips(indices, seed, epoch) & self._flip,
+            sound.indices,
+            identities=sound.identities,
+            jpegs=sound.jpegs,
+            flips=draw_flips(self._augmentation.flip, sound.indices, seed, epoch),
+            draws=self._draws(sound.indices, seed, epoch),
+            skipped=tuple(sound.skipped),
         )
 
-    def _collect(self, batch: EncodedBatch) -> Batch:
-        try:
-            images = (
-                self._decoder.collect()
-                if batch.jpegs
-                else torch.empty(0, 3, self._image_size, self._image_size, device=self._device)
-            )
-        except BadImageError as error:
-            index, identity = int(batch.indices[error.place]), batch.identities[error.place]
-            raise DataError(
-                f"image {index} (identity {identity}; {self.reader.describe(index)}) cannot be decoded: {error}; "
-                "leave it out and pack the data again"
-            ) from error
+    def _draws(self, indices: NDArray[np.int64], seed: int, epoch: int) -> Draws | None:
+        if self._augmentation.only_flips:
+            return None
+        return draw(self._augmentation, indices, seed, epoch, self._image_size)
+
+    def _collect(self, decoding: deque[EncodedBatch], number: int, start: Position) -> Batch:
+        while True:
+            batch = decoding[0]
+            try:
+                images = (
+                    self._decoder.collect()
+                    if batch.jpegs
+                    else torch.empty(0, 3, self._image_size, self._image_size, device=self._device)
+                )
+                break
+            except BadImageError as error:
+                for place, detail in error.details.items():
+                    self.bad_images.add(
+                        int(batch.indices[place]), "undecodable", detail, identity=int(batch.identities[place])
+                    )
+            # Now that they are known, reading the batch once more replaces them; the decoder has forgotten the rest.
+            decoding[0] = self._read(number, start)
+            for each in decoding:
+                if each.jpegs:
+                    self._decoder.submit(each)
+        decoding.popleft()
+        self.skipped.update(batch.skipped)
         identities, indices = (torch.from_numpy(each).to(self._device) for each in (batch.identities, batch.indices))
         return Batch(images, identities, indices)
 
@@ -176,34 +228,55 @@ def make_loader(
     device: str | torch.device = "cpu",
     image_size: int = 112,
     flip: bool = True,
+    augmentation: Augmentation | None = None,
     num_threads: int = 1,
     prefetch: int = 2,
+    block_images: int = BLOCK_IMAGES,
+    window_blocks: int = WINDOW_BLOCKS,
+    identities_per_batch: int | None = None,
+    images_per_identity: int | None = None,
+    bad_images: BadImagesPolicy = "raise",
+    max_bad_images: int | float | None = None,
+    wrong_size: WrongSizePolicy = "resize",
 ) -> Loader:
     """A loader of this rank's part of every global batch.
 
-    The images of global batch number k of an epoch, and whether each is mirrored, depend on (seed, epoch, index)
+    The images of global batch number k of an epoch, and how each is augmented, depend on (seed, epoch, index)
     alone: batch_size x world_size ranks of any split give the same.
 
     Args:
-        records: a ``.rec`` path, a list of them, or a reader.
+        records: a ``.rec`` file, a folder of them, a list of these, or a reader.
         batch_size: images per rank and step.
         rank: this rank, in [0, world_size).
         world_size: number of ranks.
-        seed: of order and flips, in [0, 2**63).
-        order: "global" shuffles all images anew in each epoch, "sequential" keeps the order of the records.
+        seed: of order and augmentation, in [0, 2**63).
+        order: "global" shuffles all images anew in each epoch; "blocks" shuffles blocks of neighbouring images and
+            the images of a window of them, so that the disk is read in long stretches; "sequential" keeps the order
+            of the records.
         drop_last: leave out the images that do not fill a last global batch; otherwise they are split evenly over
             the ranks, and every rank takes the same number of steps (with no images where there are too few).
         decoder: "dali", or "cpu" (Pillow).
         device: where batches are wanted and DALI decodes: "cpu", "cuda", "cuda:1", or "auto" (cuda where there is one).
         image_size: height and width in pixels; images of another size are resized to it.
-        flip: mirror half of the images, chosen anew in each epoch.
+        flip: whether images may be mirrored: half of them, or as ``augmentation`` says.
+        augmentation: what else may happen to images, drawn anew in each epoch; None: nothing.
         num_threads: decoding threads.
         prefetch: batches decoded ahead of the caller.
+        block_images: images a block, of order "blocks"; see ``blocks.py`` for what its sizes mean.
+        window_blocks: blocks that are shuffled together; the page cache should hold two such windows.
+        identities_per_batch: P of balanced batches: a global batch is P identities with K images each. An epoch is
+            then len(records) // (P * K) batches, all full; see ``balanced.py``.
+        images_per_identity: K of balanced batches; P * K must be batch_size x world_size.
+        bad_images: "raise" makes an image that cannot be used an error; "skip" puts another one in its place, which
+            depends on (seed, epoch, index) alone, and counts it in ``loader.skipped``.
+        max_bad_images: different bad images that this rank may meet before "skip" gives up: a count, or a share of
+            the data set below 1. None: 1% of the images, 10 at least.
+        wrong_size: "resize" images of another size, or take them for "bad".
 
     Raises:
         DataError: an argument out of range, more samples per step than images, unreadable records, no DALI.
     """
-    reader = records if isinstance(records, RecordReader) else RecordReader(records)
+    reader = records if isinstance(records, RecordReader) else RecordReader(records, skip_bad=bad_images == "skip")
     for name, value in {
         "batch_size": batch_size, "world_size": world_size, "image_size": image_size,
         "num_threads": num_threads, "prefetch": prefetch,
@@ -214,18 +287,30 @@ def make_loader(
         raise DataError(f"rank {rank} is outside [0, {world_size}): give each of the {world_size} ranks its own number")
     if not 0 <= seed < 1 << 63:
         raise DataError(f"seed {seed} is outside [0, 2**63): choose another")
-    if order not in sample_order.ORDERS or decoder not in get_args(DecoderName):
-        raise DataError(f"order {order!r} with decoder {decoder!r}: order is global or sequential, decoder dali or cpu")
+    if decoder not in get_args(DecoderName):
+        raise DataError(f"decoder {decoder!r} is unknown: use dali or cpu")
+    augmentation = augmentation or Augmentation()
+    if not flip:
+        augmentation = dataclasses.replace(augmentation, flip=0.0)
     global_batch = batch_size * world_size
+    position = beginning(
+        seed=seed, num_images=len(reader), global_batch=global_batch, order=order,
+        block_images=block_images, window_blocks=window_blocks,
+        identities_per_batch=identities_per_batch, images_per_identity=images_per_identity,
+    )  # fmt: skip
     if drop_last and global_batch > len(reader):
         raise DataError(
             f"a global batch of {global_batch} ({batch_size} x {world_size} ranks) is larger than the data set of "
             f"{len(reader)} images ({reader.paths[0]}): make batch_size smaller, or set drop_last=False"
         )
     where = choose_device(device)
+    opener = _make_decoder(decoder, batch_size, image_size, num_threads, prefetch, where, augmentation)
+    faults = make_bad_images(
+        reader, policy=bad_images, max_bad_images=max_bad_images, wrong_size=wrong_size, image_size=image_size
+    )
     return Loader(
-        reader, Position(seed, 0, 0, global_batch, len(reader), order), rank, world_size, drop_last, flip,
-        _make_decoder(decoder, batch_size, image_size, num_threads, prefetch, where), prefetch, where, image_size,
+        reader, position, order_of(position, reader), rank, world_size, drop_last, augmentation, opener, prefetch,
+        where, image_size, faults,
     )  # fmt: skip
 
 
@@ -249,13 +334,14 @@ def choose_device(device: str | torch.device) -> torch.device:
 
 
 def _make_decoder(
-    name: DecoderName, max_batch: int, image_size: int, num_threads: int, depth: int, device: torch.device
-) -> Decoder:
+    name: DecoderName, max_batch: int, image_size: int, num_threads: int, depth: int, device: torch.device,
+    augmentation: Augmentation,
+) -> Decoder:  # fmt: skip
     # Imported here: neither decoder's library is needed for the other.
     if name == "dali":
         from data_pipeline.decode_dali import DaliDecoder
 
-        return DaliDecoder(max_batch, image_size, num_threads, depth, device)
+        return DaliDecoder(max_batch, image_size, num_threads, depth, device, augmentation)
     from data_pipeline.decode_cpu import PillowDecoder
 
     return PillowDecoder(image_size, num_threads, device)

@@ -3,14 +3,19 @@
 import os
 import secrets
 import weakref
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
 
 def _close_and_unlink(stream: BinaryIO, temporary: Path) -> None:
-    stream.close()
-    temporary.unlink(missing_ok=True)
+    try:
+        # What is buffered is unwanted, and on a full disk writing it fails.
+        with suppress(OSError):
+            stream.close()
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 class PendingFile:

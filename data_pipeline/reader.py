@@ -1,10 +1,10 @@
 """Reads the images of one or several ``.rec`` files by position, whoever packed them.
 
 A record shard is one file; positions run through the shards in the order given, and inside a shard in the order
-of the keys. Opening reads the index and two records' heads, never an image.
+of the keys. Opening reads the index and the heads of two or three records, never an image: 10 million records in
+about 1 s and 100 MiB, of which 60 MiB stay, in each process that opens them (identities are read when asked for).
 """
 
-import os
 from bisect import bisect_right
 from collections.abc import Sequence
 from functools import cached_property
@@ -17,26 +17,29 @@ from numpy.typing import NDArray
 from data_pipeline.errors import DataError
 from data_pipeline.properties import Properties, read_properties
 from data_pipeline.record import Record
-from data_pipeline.record_shard import RecordShard
-
-RecordPath = str | os.PathLike[str]
+from data_pipeline.record_set import RecordPath as RecordPath
+from data_pipeline.record_set import record_paths
+from data_pipeline.record_shard import LabelKind, RecordShard
 
 
 class RecordReader(Sequence[Record]):
-    """Images of ``records``: a ``.rec`` path or a list of them, each with its ``.idx`` beside it.
+    """Images of ``records``: a ``.rec`` file, a folder of them (as ``record_paths`` says), or a list of these.
+
+    Each file's ``.idx`` lies beside it; one without is scanned at every opening.
 
     ``len(reader)`` counts images only; ``reader[i]`` is a ``Record`` with ``identity`` and ``jpeg``. Header and
     identity range records of InsightFace's own files are left out. Pickled copies and forked processes work.
+
+    ``skip_bad``: for readers that can do without some images (``make_loader(bad_images="skip")``). A file that ends
+    early opens all the same, and ``identities`` has -1 for a record that cannot be read; reading it is an error still.
 
     Raises:
         DataError: missing or wrong index, truncated file, no images.
     """
 
-    def __init__(self, records: RecordPath | Sequence[RecordPath]) -> None:
-        listed = [records] if isinstance(records, str | os.PathLike) else list(records)
-        if not listed:
-            raise DataError("the list of record files is empty: name at least one .rec file")
-        self.shards = [RecordShard(Path(path)) for path in listed]
+    def __init__(self, records: RecordPath | Sequence[RecordPath], *, skip_bad: bool = False) -> None:
+        self.shards = [RecordShard(path, skip_bad) for path in record_paths(records)]
+        self.skip_bad = skip_bad
         self._starts = [0, *accumulate(len(shard) for shard in self.shards)]
 
     @property
@@ -51,6 +54,35 @@ class RecordReader(Sequence[Record]):
         shard, place = self._locate(position)
         return shard.read(place)
 
+    def will_need(self, start: int, stop: int) -> None:
+        """Have the images at positions [start, stop) read into the page cache, in the background."""
+        for shard, first in zip(self.shards, self._starts[:-1], strict=True):
+            shard.will_need(max(start - first, 0), min(stop - first, len(shard)))
+
+    def read_batch(self, positions: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[bytes]]:
+        """Identities [n] and image bytes at ``positions`` [n], each in [0, len(self)): ``self[i]`` for each, faster.
+
+        Raises:
+            DataError: as reading one of them.
+        """
+        if len(self.shards) == 1:
+            listed, jpegs = self.shards[0].read_batch(positions)
+            return np.array(listed, dtype=np.int64), jpegs
+        identities = np.empty(len(positions), dtype=np.int64)
+        jpegs = [b""] * len(positions)
+        numbers = np.searchsorted(self._starts, positions, side="right") - 1
+        for number in np.unique(numbers).tolist():
+            where = np.flatnonzero(numbers == number)
+            found = self.shards[number].read_batch(positions[where] - self._starts[number])
+            for row, identity, jpeg in zip(where.tolist(), *found, strict=True):
+                identities[row], jpegs[row] = identity, jpeg
+        return identities, jpegs
+
+    def label_kind(self, position: int) -> LabelKind:
+        """How the identity of an image is written: "scalar", "two-float identity" or "vector"."""
+        shard, place = self._locate(position)
+        return shard.label_kind(place)
+
     def describe(self, position: int) -> str:
         """Where an image lies, for messages: file, record key and byte offset."""
         shard, place = self._locate(position)
@@ -63,6 +95,8 @@ class RecordReader(Sequence[Record]):
         Raises:
             DataError: a label that is no identity.
         """
+        if len(self.shards) == 1:
+            return self.shards[0].identities()
         return np.concatenate([shard.identities() for shard in self.shards])
 
     @cached_property
@@ -99,12 +133,13 @@ class RecordReader(Sequence[Record]):
 
 
 def check_identities(reader: RecordReader, num_identities: int) -> None:
-    """Refuse a data set with an identity outside [0, num_identities).
+    """Refuse a data set with an identity outside [0, num_identities); a reader that skips bad records may have -1.
 
     Raises:
         DataError: names the first image concerned.
     """
-    outside = np.flatnonzero((reader.identities < 0) | (reader.identities >= num_identities))
+    lowest = -1 if reader.skip_bad else 0
+    outside = np.flatnonzero((reader.identities < lowest) | (reader.identities >= num_identities))
     if len(outside):
         position = int(outside[0])
         raise DataError(

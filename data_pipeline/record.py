@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipeline.errors import DataError
+from data_pipeline.errors import BadRecordError, DataError
 
 HEADER = struct.Struct("<IfQQ")
 SPLIT_BITS = 20
@@ -36,7 +36,7 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """An unpacked ``IRHeader``; ``labels`` has one entry when ``flag`` is 0; the payload starts at ``size`` bytes."""
+    """An unpacked ``IRHeader``; ``labels``: the scalar when ``flag`` is 0, else the first two; payload at ``size``."""
 
     flag: int
     labels: tuple[float, ...]
@@ -70,15 +70,20 @@ def unpack_header(content: bytes, where: str) -> Header:
     """The header at the start of a record's content; ``where`` (file and record) begins the message.
 
     Raises:
-        DataError: the content is shorter than its header says.
+        BadRecordError: the content is shorter than its header says.
     """
     if len(content) < HEADER.size:
-        raise DataError(f"{where}: {len(content)} bytes are too few for an image header: not an image record file")
+        raise BadRecordError(
+            "bad_record", f"{where}: {len(content)} bytes are too few for an image header: not an image record file"
+        )
     flag, label, key, mark = HEADER.unpack_from(content)
     size = HEADER.size + 4 * flag
     if size > len(content):
-        raise DataError(f"{where}: announces {flag} labels but holds {len(content)} bytes: the data is damaged")
-    labels = struct.unpack_from(f"<{flag}f", content, HEADER.size) if flag else (label,)
+        raise BadRecordError(
+            "bad_record", f"{where}: announces {flag} labels but holds {len(content)} bytes: the data is damaged"
+        )
+    # No more than identities are made of: a hostile record may announce a hundred million.
+    labels = struct.unpack_from(f"<{min(flag, 2)}f", content, HEADER.size) if flag else (label,)
     return Header(flag, labels, key, mark, size)
 
 
@@ -94,7 +99,8 @@ def decode_identities(
         second: [n] the second label; ignored unless marked as the low bits.
     """
     split = (flag == 2) & (mark == SPLIT_BITS)
-    high, low = first.astype(np.float64), np.where(split, second, 0).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a signalling NaN, which is no identity either
+        high, low = first.astype(np.float64), np.where(split, second, 0).astype(np.float64)
     sound = (high >= 0) & (high == np.floor(high)) & (high <= MAX_SCALAR)  # NaN fails the comparison
     sound &= (low >= 0) & (low == np.floor(low)) & (low < 1 << SPLIT_BITS)
     top, rest = np.where(sound, high, 0).astype(np.int64), np.where(sound, low, 0).astype(np.int64)
@@ -106,7 +112,7 @@ def identity_of(header: Header, where: str) -> int:
     """The identity in one header.
 
     Raises:
-        DataError: the label is not a whole number in range.
+        BadRecordError: the label is not a whole number in range.
     """
     first, second = header.labels[0], header.labels[1] if len(header.labels) > 1 else 0.0
     scale, low = (1 << SPLIT_BITS, second) if header.flag == 2 and header.mark == SPLIT_BITS else (1, 0.0)
@@ -117,9 +123,10 @@ def identity_of(header: Header, where: str) -> int:
     return int(first) * scale + int(low)
 
 
-def bad_label(where: str, labels: tuple[float, ...]) -> DataError:
+def bad_label(where: str, labels: tuple[float, ...]) -> BadRecordError:
     """The error for labels that are no identity."""
-    return DataError(
+    return BadRecordError(
+        "bad_record",
         f"{where}: label {labels[0] if len(labels) == 1 else list(labels)} is not an identity: "
-        "identities are whole numbers from 0; pack the data again"
+        "identities are whole numbers from 0; pack the data again",
     )

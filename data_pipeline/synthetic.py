@@ -3,33 +3,34 @@
 A drawing depends on (seed, identity, image number) alone, so any number of workers writes the same bytes.
 """
 
-import tempfile
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from functools import lru_cache
 from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from data_pipeline.draft import PAIRS, Draft
 from data_pipeline.errors import DataError
+from data_pipeline.ordered_pool import in_order
 from data_pipeline.pairs import write_pairs
-from data_pipeline.properties import Properties, write_properties
+from data_pipeline.properties import FILE_NAME, Properties, write_properties
+from data_pipeline.shard_cut import ShardCut
+from data_pipeline.sharded_writer import ShardedWriter
 from data_pipeline.synthetic_photo import photograph
+from data_pipeline.synthetic_simple import draw_pattern, photograph_pattern
 from data_pipeline.synthetic_traits import Traits, draw_traits
-from data_pipeline.writer import RecordWriter
 
 FOLDS = 10
 UNSEEN_START = 1 << 31  # training identities are below: however many there are, the unseen ones stay the same
 _TRAITS_STREAM, _PHOTO_STREAM, _PAIRS_STREAM = range(3)
-_QUEUED_PER_WORKER = 4
 _PHOTOS_PER_JOB = 32
-_FILES = ("verification.bin", "property", "train.idx", "train.rec")  # published in this order
 
 Photo = tuple[int, int]  # identity, image number
+Style = Literal["face", "simple"]
 
 
 def synthetic_traits(seed: int, identity: int) -> Traits:
@@ -37,9 +38,19 @@ def synthetic_traits(seed: int, identity: int) -> Traits:
     return draw_traits(np.random.default_rng([seed, _TRAITS_STREAM, identity]))
 
 
-def synthetic_photo(seed: int, identity: int, image: int, image_size: int = 112) -> bytes:
-    """Photograph number `image` of a synthetic identity: a JPEG of image_size x image_size pixels, RGB."""
+@lru_cache(maxsize=1)  # an identity's photographs are drawn one after another
+def _pattern(seed: int, identity: int) -> NDArray[np.uint8]:
+    return draw_pattern(np.random.default_rng([seed, _TRAITS_STREAM, identity]))
+
+
+def synthetic_photo(seed: int, identity: int, image: int, image_size: int = 112, style: Style = "face") -> bytes:
+    """Photograph number `image` of a synthetic identity: a JPEG of image_size x image_size pixels, RGB.
+
+    style: "face" draws faces, "simple" colour patterns (`synthetic_simple`), several times faster.
+    """
     generator = np.random.default_rng([seed, _PHOTO_STREAM, identity, image])
+    if style == "simple":
+        return photograph_pattern(_pattern(seed, identity), generator, image_size)
     return photograph(synthetic_traits(seed, identity), generator, image_size)
 
 
@@ -53,47 +64,42 @@ def synthesize(
     image_size: int = 112,
     seed: int = 0,
     workers: int = 1,
+    style: Style = "face",
+    cut: ShardCut | None = None,
+    plain: bool = False,
+    overwrite: bool = False,
 ) -> None:
     """Write a data set of synthetic identities into the folder `output`.
 
-    train.rec, train.idx, property: `identities` x `images_per_identity` JPEGs, in identity order.
-    verification.bin: `pairs` pairs of photographs of `unseen_identities` other identities, no photograph twice; ten
-    folds one after another, each with its same pairs first and as many different ones after, as LFW is laid out.
+    train.rec, train.idx (or several record shards, by `cut`), property: `identities` x `images_per_identity` JPEGs,
+    in identity order. verification.bin: `pairs` pairs of photographs of `unseen_identities` other identities, no
+    photograph twice; ten folds one after another, each with its same pairs first and as many different ones after,
+    as LFW is laid out. `plain` leaves out header and range records. Memory does not grow with the number of images.
 
-    Raises `DataError` when an argument makes no sense or the folder holds a train.rec. All files appear, or none.
+    Raises `DataError` when an argument makes no sense or a data set is there (unless `overwrite`). All files appear,
+    or none.
     """
     output = Path(output)
-    _check(identities, images_per_identity, unseen_identities, pairs, image_size, seed, workers)
-    if (output / "train.rec").exists():
-        raise DataError(f"{output}: already holds a train.rec; name another folder, or remove it first")
+    _check(identities, images_per_identity, unseen_identities, pairs, image_size, seed, workers, style)
     training = ((identity, image) for identity in range(identities) for image in range(images_per_identity))
     photos, same = verification_photos(unseen_identities, pairs, seed)
-    total = identities * images_per_identity + len(photos)
-    is_new = not output.exists()
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        with (
-            tempfile.TemporaryDirectory(prefix=".synth-", dir=output) as name,
-            tqdm(total=total, unit="image", desc="drawing", disable=None) as progress,
-        ):
-            stage = Path(name)
-            with RecordWriter(stage / "train.rec") as writer:
-                for (identity, _), jpeg in _drawn(training, seed, image_size, workers):
-                    writer.write(identity, jpeg)
-                    progress.update()
-            jpegs = []
-            for _, jpeg in _drawn(iter(photos), seed, image_size, workers):
-                jpegs.append(jpeg)
-                progress.update()
-            write_pairs(stage / "verification.bin", jpegs, same)
-            write_properties(stage, Properties(identities, image_size, image_size))
-            for file in _FILES:
-                (stage / file).replace(output / file)
-    except OSError as error:
-        raise DataError(f"{output}: cannot be written ({error.strerror}); name a folder you can write") from error
-    finally:
-        if is_new and output.is_dir() and not any(output.iterdir()):
-            output.rmdir()
+    total = identities * images_per_identity
+    with (
+        Draft(output, overwrite=overwrite, extra=[PAIRS]) as draft,
+        tqdm(total=total + len(photos), unit="image", desc="drawing", disable=None) as progress,
+    ):
+        with ShardedWriter(draft.folder, cut=cut, total=total, plain=plain) as writer:
+            for jpegs in _drawn(training, seed, image_size, style, workers):
+                for jpeg in jpegs:
+                    writer.write(writer.num_images // images_per_identity, jpeg)
+                progress.update(len(jpegs))
+        of_pairs: list[bytes] = []
+        for jpegs in _drawn(iter(photos), seed, image_size, style, workers):
+            of_pairs += jpegs
+            progress.update(len(jpegs))
+        write_pairs(draft.folder / PAIRS, of_pairs, same)
+        write_properties(draft.folder, Properties(identities, image_size, image_size))
+        draft.publish({PAIRS: PAIRS, FILE_NAME: FILE_NAME} | writer.names())
 
 
 def verification_photos(unseen_identities: int, pairs: int, seed: int) -> tuple[list[Photo], NDArray[np.bool_]]:
@@ -123,6 +129,7 @@ def _check(
     image_size: int,
     seed: int,
     workers: int,
+    style: str,
 ) -> None:
     bounds = {
         "identities": (identities, 1, UNSEEN_START),
@@ -136,32 +143,19 @@ def _check(
     for name, (value, low, high) in bounds.items():
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise DataError(f"{name} = {value!r}: give a whole number from {low} to {high}")
+    if style not in get_args(Style):
+        raise DataError(f"style = {style!r}: give one of {', '.join(get_args(Style))}")
     if pairs % (2 * FOLDS):
         raise DataError(
             f"pairs = {pairs}: give a multiple of {2 * FOLDS}, for {FOLDS} folds of as many same as different"
         )
 
 
-def _drawn(photos: Iterator[Photo], seed: int, image_size: int, workers: int) -> Iterator[tuple[Photo, bytes]]:
-    """The photographs in the order asked for, drawn by `workers` processes (1: by this one)."""
-    if workers == 1:
-        for photo in photos:
-            yield photo, synthetic_photo(seed, *photo, image_size)
-        return
-    # Spawned, because a forked child of a process with threads (torch, DALI) may hang.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        pending: deque[tuple[list[Photo], Future[list[bytes]]]] = deque()
-        try:
-            while True:
-                while len(pending) < workers * _QUEUED_PER_WORKER and (job := list(islice(photos, _PHOTOS_PER_JOB))):
-                    pending.append((job, pool.submit(_draw_job, seed, job, image_size)))
-                if not pending:
-                    return
-                job, future = pending.popleft()
-                yield from zip(job, future.result(), strict=True)
-        finally:
-            pool.shutdown(cancel_futures=True)
+def _drawn(photos: Iterator[Photo], seed: int, size: int, style: Style, workers: int) -> Iterator[list[bytes]]:
+    """The photographs in the order asked for, some at a time, drawn by `workers` processes (1: by this one)."""
+    jobs = iter(lambda: list(islice(photos, _PHOTOS_PER_JOB)), [])
+    return in_order(_draw_job, ((seed, job, size, style) for job in jobs), workers)
 
 
-def _draw_job(seed: int, photos: list[Photo], image_size: int) -> list[bytes]:
-    return [synthetic_photo(seed, *photo, image_size) for photo in photos]
+def _draw_job(seed: int, photos: list[Photo], image_size: int, style: Style) -> list[bytes]:
+    return [synthetic_photo(seed, *photo, image_size, style) for photo in photos]

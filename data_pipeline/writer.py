@@ -2,22 +2,15 @@
 
 import operator
 import os
-from array import array
+import tempfile
+import weakref
 from pathlib import Path
 from types import TracebackType
-
-import numpy as np
+from typing import BinaryIO, cast
 
 from data_pipeline.errors import DataError
+from data_pipeline.image_records import ImageRecords, check_image
 from data_pipeline.pending_file import PendingFile
-from data_pipeline.record import pack_header, pack_image
-from data_pipeline.recordio import frame
-
-
-def _rounded_down(key: int) -> float:
-    """The largest float32 that is at most ``key``."""
-    value = np.float32(key)
-    return float(np.nextafter(value, np.float32(0)) if int(value) > key else value)
 
 
 class RecordWriter:
@@ -31,6 +24,9 @@ class RecordWriter:
     The header's labels are float32. From 2**24 images on they are rounded down, so that no reader takes a
     range record for an image; ``RecordReader`` finds the exact border by itself.
 
+    ``plain`` leaves out header and range records, as im2rec does: every record is an image, with the keys 0..n-1,
+    so that DALI's ``readers.mxnet`` and MXNet's ``ImageRecordIter`` read the file as it is.
+
     Both files are written under temporary names and renamed when the ``with`` block ends well; on an exception
     nothing is left. Without ``with``, ``close()`` publishes and ``discard()`` drops.
 
@@ -39,25 +35,22 @@ class RecordWriter:
             writer.write(identity=0, jpeg=jpeg_bytes)
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, plain: bool = False) -> None:
         self.path = Path(path)
         if self.path.suffix != ".rec":
             raise DataError(f"{self.path}: a record file is named *.rec (its index goes to *.idx beside it)")
         if not self.path.parent.is_dir():
             raise DataError(f"{self.path}: the folder {self.path.parent} does not exist: make it first")
         self._records = PendingFile(self.path)
-        self._offsets = array("q")
-        self._end = 0
-        self._num_images = 0
-        self._starts = array("q")  # key of the first image of each identity, while the order is ascending
-        self._last_identity = -1
-        self._ascending = True
-        self._add(pack_header((0.0, 0.0), 0))  # the place of the header, filled when the counts are known
+        self._index = PendingFile(self.path.with_suffix(".idx"))
+        self._runs: BinaryIO = cast(BinaryIO, tempfile.TemporaryFile(dir=self.path.parent))  # noqa: SIM115
+        self._forgotten = weakref.finalize(self, self._runs.close)
+        self._content = ImageRecords(self._records.stream, self._index.stream, self._runs, plain=plain)
 
     @property
     def num_images(self) -> int:
         """Images written so far."""
-        return self._num_images
+        return self._content.num_images
 
     def write(self, identity: int, jpeg: bytes) -> None:
         """Append one image.
@@ -69,16 +62,8 @@ class RecordWriter:
         Raises:
             DataError: identity out of range, or nothing in ``jpeg``.
         """
-        if not jpeg:
-            raise DataError(f"{self.path}: image {self.num_images} (identity {identity}) has no bytes: leave it out")
-        identity, key = operator.index(identity), len(self._offsets)
-        self._add(pack_image(identity, key, bytes(jpeg)))
-        self._num_images += 1
-        if identity != self._last_identity:
-            self._ascending = self._ascending and identity > self._last_identity
-            self._last_identity = identity
-            if self._ascending:
-                self._starts.append(key)
+        check_image(jpeg, self.num_images, identity, self.path)
+        self._content.add(operator.index(identity), bytes(jpeg))
 
     def close(self) -> None:
         """Write what follows the images and give both files their names.
@@ -89,42 +74,23 @@ class RecordWriter:
         if self._records.stream.closed:
             return
         try:
-            self._complete()
+            if not self.num_images:
+                raise DataError(f"{self.path}: no image was written: nothing to publish")
+            self._content.finish()
+            self._records.finish()
+            self._index.finish()
+            # A crash between the two renames must not pair new records with an old index.
+            self._index.path.unlink(missing_ok=True)
+            self._records.publish()
+            self._index.publish()
         finally:
             self.discard()
 
     def discard(self) -> None:
         """Drop everything written so far; harmless after ``close()``."""
         self._records.discard()
-
-    def _complete(self) -> None:
-        if not self._num_images:
-            raise DataError(f"{self.path}: no image was written: nothing to publish")
-        first = len(self._offsets)
-        if self._ascending:
-            for start, stop in zip(self._starts, [*self._starts[1:], first], strict=True):
-                self._add(pack_header((_rounded_down(start), _rounded_down(stop)), len(self._offsets)))
-        borders = (_rounded_down(first), _rounded_down(len(self._offsets)))
-        self._records.stream.seek(0)
-        self._records.stream.write(frame(pack_header(borders, 0)))
-        self._records.finish()
-        index_path = self.path.with_suffix(".idx")
-        with PendingFile(index_path) as index:
-            for start in range(0, len(self._offsets), 1 << 16):
-                lines = (
-                    f"{start + i}\t{offset}\n" for i, offset in enumerate(self._offsets[start : start + (1 << 16)])
-                )
-                index.stream.write("".join(lines).encode())
-            index.finish()
-            # A crash between the two renames must not pair new records with an old index.
-            index_path.unlink(missing_ok=True)
-            self._records.publish()
-
-    def _add(self, content: bytes) -> None:
-        framed = frame(content)
-        self._records.stream.write(framed)
-        self._offsets.append(self._end)
-        self._end += len(framed)
+        self._index.discard()
+        self._runs.close()
 
     def __enter__(self) -> "RecordWriter":
         return self

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from data_pipeline import DataError, RecordReader
+from data_pipeline.record_set import find_records
 from trainer.commands import data
 from trainer.errors import ConfigError, ExitCode
 
@@ -49,8 +50,8 @@ def test_the_index_is_rebuilt(tree: Path, tmp_path: Path, capsys: pytest.Capture
     index = tmp_path / "out" / "train.idx"
     before = index.read_bytes()
     index.unlink()
-    with pytest.raises(DataError, match="has no index"):
-        run("inspect", tmp_path / "out")
+    assert run("inspect", tmp_path / "out", "--sheet", tmp_path / "sheet.png") == ExitCode.DONE, "by one scan"
+    assert not index.exists()
     assert run("inspect", tmp_path / "out", "--rebuild-index") == ExitCode.DONE
     assert index.read_bytes() == before
     records = tmp_path / "out" / "train.rec"
@@ -72,3 +73,48 @@ def test_incomplete_commands_exit_with_2(words: list[str], capsys: pytest.Captur
         run(*words)
     assert caught.value.code == ExitCode.BAD_INPUT
     assert "usage" in capsys.readouterr().err
+
+
+def test_every_option_of_reshard_noise_and_synth_arrives(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    drawn, many = tmp_path / "drawn", ["--pairs", "20", "--unseen-identities", "2", "--style", "simple"]
+    run(
+        "synth", drawn, "--identities", "12", "--images-per-identity", "4", "--image-size", "16", *many, "--shards", "2"
+    )
+    assert "12 identities, 20 pairs of unseen identities" in capsys.readouterr().out
+    assert len(RecordReader(find_records(drawn))) == 48
+    (tmp_path / "clean.tsv").write_text("0\t1\nimage\t47\tdrop\n")
+    out, noisy = tmp_path / "out", tmp_path / "noisy"
+    run(
+        "reshard", drawn, "--output", out, "--relabel-file", tmp_path / "clean.tsv", "--min-images", "4", "--relabel",
+        "--hold-out", "4", "--pairs", "20", "--seed", "3", "--shuffle", "--images-per-shard", "9", "--plain",
+    )  # fmt: skip
+    printed = capsys.readouterr().out
+    held_out_images = 20 if "24 images" in printed else 16  # the merged identity has eight
+    shards = -(-(44 - held_out_images) // 9)
+    assert f"{out}/train-00000-of-0000{shards}.rec to train-0000{shards - 1}-of-" in printed
+    assert f"6 identities, {44 - held_out_images} images, {4 + held_out_images} images left out" in printed
+    assert "20 pairs of 4 identities held out" in printed
+    with RecordReader(find_records(out)) as reader:
+        assert {shard.layout for shard in reader.shards} == {"plain"}
+        assert sorted(set(reader.identities.tolist())) == list(range(6))
+        assert reader.identities.tolist() != sorted(reader.identities.tolist())
+    run(
+        "noise", out, "--output", noisy, "--closed-set", "0.25", "--open-set", "0.1", "--distractors", drawn,
+        "--bytes-per-shard", "64K",
+    )  # fmt: skip
+    count = 44 - held_out_images
+    assert f"{count // 4} images with the identity of another (closed set), {round(0.1 * count)} replaced" in (
+        capsys.readouterr().out
+    )
+    assert (noisy / "noise.tsv").read_text().count("\n") == 1 + count // 4 + round(0.1 * count)
+    with pytest.raises(DataError, match="--overwrite"):
+        run("noise", out, "--output", noisy)
+    assert run("noise", out, "--output", noisy, "--overwrite") == ExitCode.DONE
+
+
+@pytest.mark.parametrize("words", [["--shards", "2", "--images-per-shard", "3"], ["--bytes-per-shard", "2T"]])
+def test_cuts_that_make_no_sense(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run("reshard", tmp_path, "--output", tmp_path / "out", *words)
+    assert caught.value.code == ExitCode.BAD_INPUT
+    assert "error: argument" in capsys.readouterr().err

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipeline import DataError, Properties, RecordReader, RecordWriter, write_properties
+from data_pipeline import Augmentation, DataError, Properties, RecordReader, RecordWriter, write_properties
+from data_pipeline.augmentation_sheet import augmentation_sheet
 from data_pipeline.contact_sheet import contact_sheet, write_contact_sheet
-from data_pipeline.summary import describe, find_records, histogram, summarize
+from data_pipeline.decode_image import decode_image
+from data_pipeline.summary import Summary, describe, find_records, histogram, summarize
 
 pytestmark = pytest.mark.unit
 
@@ -46,6 +48,53 @@ def test_the_numbers_are_right(reader: RecordReader) -> None:
     assert "16x16 (100.0%)" in text
     assert summary.warnings == ["1 of 5 identities have no image", "1 identities have a single image"]
     assert "warning" in text
+
+
+def test_format_labels_order_and_bytes_are_told(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(buffer, "PNG")
+    identities = [0, 0, 1, 1, 2, 2**30]
+    reader = write(tmp_path / "a.rec", [(n, buffer.getvalue() if n == 2 else solid((0, 0, 0))) for n in identities])
+    summary = summarize(reader)
+    assert summary.formats == {"JPEG": 5, "PNG": 1}
+    assert summary.labels == {"scalar": 5, "two-float identity": 1}
+    assert summary.sizes == {(16, 16): 6}
+    assert summary.order == "sorted by identity"
+    assert summary.range_records == 1 + 4
+    assert summary.file_bytes == (tmp_path / "a.rec").stat().st_size
+    assert "PNG (16.7%)" in describe(summary)
+    assert "sample" not in describe(summary)
+    assert "(sample of 3)" in describe(summarize(reader, sample=3))
+
+
+@pytest.mark.parametrize(
+    ("identities", "order"),
+    [
+        ([3, 3, 1, 1, 1, 2], "grouped by identity"),
+        (np.random.default_rng(0).integers(0, 30, 400).tolist(), "shuffled"),
+        ([*sorted(np.random.default_rng(0).integers(0, 30, 400).tolist()), 0, 1], "partly grouped (32 runs"),
+        ([4, 1, 3], "one image per identity"),
+    ],
+)
+def test_the_order_of_identities_is_told(tmp_path: Path, identities: list[int], order: str) -> None:
+    assert summarize(write(tmp_path / "a.rec", [(n, b"x") for n in identities])).order.startswith(order)
+
+
+def test_records_that_cannot_be_read_do_not_hide_the_others(tmp_path: Path) -> None:
+    reader = write(tmp_path / "a.rec", [(n, solid((0, 0, 0))) for n in (0, 0, 1, 1)])
+    with (tmp_path / "a.rec").open("r+b") as stream:
+        stream.seek(int(reader.shards[0].offsets[2]))
+        stream.write(b"\0")
+    summary = summarize_with_known_identities(reader, [0, 0, 1, 1])
+    assert "1 of 4 records looked at cannot be read" in summary.warnings
+    assert summary.sizes == {(16, 16): 3}
+    assert np.asarray(contact_sheet(reader)).size
+
+
+def summarize_with_known_identities(reader: RecordReader, identities: list[int]) -> Summary:
+    """As if the record had been damaged after its label was read."""
+    reader.__dict__["identities"] = np.array(identities)
+    return summarize(reader)
 
 
 def test_a_sample_covers_both_ends(tmp_path: Path) -> None:
@@ -104,3 +153,11 @@ def test_records_are_found_in_folders(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     assert find_records(tmp_path) == [tmp_path / "a.rec", tmp_path / "b.rec"]
     assert find_records(tmp_path / "b.rec") == [tmp_path / "b.rec"]
+
+
+def test_a_sheet_shows_what_an_augmentation_does(reader: RecordReader) -> None:
+    sheet = np.asarray(augmentation_sheet(reader, Augmentation(color=1.0), seed=0, image_size=16, rows=3, epochs=2))
+    tiles = sheet[4:, 4:].reshape(3, 20, 3, 20, 3)[:, :16, :, :16].transpose(0, 2, 1, 3, 4)
+    assert np.array_equal(tiles[2, 0], decode_image(solid((240, 0, 0))))
+    assert not np.array_equal(tiles[2, 0], tiles[2, 1])
+    assert not np.array_equal(tiles[2, 1], tiles[2, 2])

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from data_pipeline import Batch, DataError, Loader, RecordReader, RecordWriter, make_loader
-from data_pipeline.order import flips, images_at
+from data_pipeline.augmentation_draws import draw_flips
+from data_pipeline.order import images_at
 
 pytestmark = pytest.mark.unit
 
@@ -73,7 +74,7 @@ def test_pixels_are_scaled_and_mirrored_as_the_order_says(records: Path) -> None
     reader = RecordReader(records)
     seen = set()
     for batch in loader_of(reader):
-        mirrored = flips(batch.indices.numpy(), 5, 0)
+        mirrored = draw_flips(0.5, batch.indices.numpy(), 5, 0)
         for image, index, flip in zip(batch.images, batch.indices.tolist(), mirrored, strict=True):
             pixels = np.asarray(Image.open(io.BytesIO(reader[index].jpeg)), dtype=np.float32)
             pixels = pixels[:, ::-1] if flip else pixels

@@ -6,7 +6,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from data_pipeline.order import batch_places, count_batches, flips, images_at
+from data_pipeline.augmentation_draws import draw_flips
+from data_pipeline.order import batch_places, count_batches, images_at
 
 pytestmark = pytest.mark.unit
 
@@ -46,7 +47,7 @@ def test_seed_and_epoch_change_the_order() -> None:
 def test_the_order_is_pinned() -> None:
     # A checkpoint in the middle of an epoch is continued by later versions: these numbers may never change.
     assert epoch_of(10, seed=0, epoch=0).tolist() == [7, 4, 6, 8, 3, 5, 2, 1, 0, 9]
-    assert np.flatnonzero(flips(np.arange(16), 0, 0)).tolist() == [0, 4, 6, 7, 8, 13, 14]
+    assert np.flatnonzero(draw_flips(0.5, np.arange(16), 0, 0)).tolist() == [0, 4, 6, 7, 8, 13, 14]
 
 
 def test_sequential_leaves_the_places() -> None:
@@ -55,11 +56,11 @@ def test_sequential_leaves_the_places() -> None:
 
 def test_flips_depend_on_seed_epoch_and_index_alone() -> None:
     indices = np.arange(100_000)
-    drawn = flips(indices, 7, 2)
+    drawn = draw_flips(0.5, indices, 7, 2)
     assert abs(drawn.mean() - 0.5) < 0.01
     shuffled = np.random.default_rng(0).permutation(indices)
-    assert np.array_equal(flips(shuffled, 7, 2), drawn[shuffled])
-    for other in (flips(indices, 7, 3), flips(indices, 8, 2), np.roll(drawn, 1)):
+    assert np.array_equal(draw_flips(0.5, shuffled, 7, 2), drawn[shuffled])
+    for other in (draw_flips(0.5, indices, 7, 3), draw_flips(0.5, indices, 8, 2), np.roll(drawn, 1)):
         assert abs((drawn == other).mean() - 0.5) < 0.01
 
 

@@ -1,15 +1,19 @@
 """Writing record files and reading them: layouts, lists, damage."""
 
+import os
 import pickle
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from plain_records import write_plain
 
 from data_pipeline import DataError, Properties, RecordReader, RecordWriter, check_identities, write_properties
 from data_pipeline.index import rebuild_index
-from data_pipeline.record import pack_header
+from data_pipeline.record import pack_header, pack_image
 from data_pipeline.recordio import MAGIC_BYTES, frame
 
 pytestmark = pytest.mark.unit
@@ -21,17 +25,6 @@ def write(path: Path, images: list[tuple[int, bytes]] = IMAGES) -> Path:
     with RecordWriter(path) as writer:
         for identity, jpeg in images:
             writer.write(identity, jpeg)
-    return path
-
-
-def write_plain(path: Path, contents: list[bytes], keys: list[int] | None = None) -> Path:
-    """A file as im2rec makes it: no header record."""
-    offset, lines = 0, []
-    for key, content in zip(keys or range(len(contents)), contents, strict=True):
-        lines.append(f"{key}\t{offset}\n")
-        offset += len(frame(content))
-    path.write_bytes(b"".join(frame(content) for content in contents))
-    path.with_suffix(".idx").write_text("".join(lines))
     return path
 
 
@@ -193,17 +186,6 @@ def test_a_truncated_file_keeps_its_whole_records(tmp_path: Path) -> None:
     assert [tuple(record) for record in RecordReader(path)] == IMAGES[:2]
 
 
-def test_a_missing_index_is_named_and_made_again(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.rec")
-    index = path.with_suffix(".idx")
-    before = index.read_bytes()
-    index.unlink()
-    with pytest.raises(DataError, match=r"a\.rec has no index .*a\.idx.*pfc data inspect .* --rebuild-index"):
-        RecordReader(path)
-    rebuild_index(path)
-    assert index.read_bytes() == before
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -245,3 +227,134 @@ def test_no_files_and_no_images_are_refused(tmp_path: Path) -> None:
         RecordReader(write_plain(tmp_path / "a.rec", [pack_header((1.0, 1.0), 0)]))
     with pytest.raises(DataError, match="no image bytes"):
         RecordReader(write_plain(tmp_path / "b.rec", [pack_header((1.0,), 0)]))[0]
+
+
+def test_a_header_that_would_lose_images_is_refused(tmp_path: Path) -> None:
+    contents = [pack_header((3.0, 3.0), 0), *(pack_header((float(key),), key) + b"jpeg" for key in range(1, 6))]
+    with pytest.raises(DataError, match="no image follows key 2, but record 3 holds one"):
+        RecordReader(write_plain(tmp_path / "a.rec", contents))
+
+
+def test_folders_stand_for_their_files(tmp_path: Path) -> None:
+    for name in ("b.rec", "a.rec"):
+        write(tmp_path / name, [(int(name == "b.rec"), b"j")])
+    assert [record.identity for record in RecordReader(tmp_path)] == [0, 1]
+    write(tmp_path / "train.rec", [(7, b"j")])
+    assert RecordReader(str(tmp_path)).paths == [tmp_path / "train.rec"]
+    assert len(RecordReader([tmp_path, tmp_path / "a.rec"])) == 2
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"empty holds no \.rec file"):
+        RecordReader(tmp_path / "empty")
+
+
+def test_links_find_the_index_of_what_they_lead_to(tmp_path: Path) -> None:
+    for folder in ("data", "links"):
+        (tmp_path / folder).mkdir()
+    path, link = write(tmp_path / "data" / "a.rec"), tmp_path / "links" / "faces.rec"
+    link.symlink_to(path)
+    before = [tuple(record) for record in RecordReader(link)]
+    assert before == IMAGES
+    (tmp_path / "links" / "faces.idx").write_text("0\t0\n1\t40\n")  # its own comes first
+    assert len(RecordReader(link)) == 1
+    with pytest.raises(DataError, match="cannot open"):
+        broken = tmp_path / "links" / "broken.rec"
+        broken.symlink_to(tmp_path / "gone.rec")
+        RecordReader(broken)
+
+
+def test_without_property_file_the_labels_are_counted(tmp_path: Path) -> None:
+    reader = RecordReader([write(tmp_path / "a.rec"), write(tmp_path / "b.rec", [(90, b"j")])])
+    assert (reader.properties, reader.num_identities) == (None, 91)
+
+
+@pytest.mark.parametrize(
+    ("labels", "identity"),
+    [((5.0,), 5), ((5.0, 1.0), 5), ((5.0, 0.5), 5), ((2.0**24, 3.5, -1.0), 2**24), ((5.0, *[9.5] * 140), 5)],
+)
+def test_label_vectors_begin_with_the_identity(tmp_path: Path, labels: tuple[float, ...], identity: int) -> None:
+    content = struct.pack(f"<IfQQ{len(labels)}f", len(labels), 99.0, 3, 0, *labels) + b"\x89PNG and so on"
+    reader = RecordReader(write_plain(tmp_path / "a.rec", [content, pack_header((1.0,), 1) + b"jpeg"]))
+    assert [record.identity for record in reader] == reader.identities.tolist() == [identity, 1]
+    assert reader[0].jpeg == b"\x89PNG and so on"
+
+
+@pytest.mark.parametrize("labels", [(-5.0,), (0.5, 1.0), (float("nan"), 1.0, 2.0), (2.0**24 + 2, 0.0)])
+def test_label_vectors_that_begin_with_none_are_refused(tmp_path: Path, labels: tuple[float, ...]) -> None:
+    content = struct.pack(f"<IfQQ{len(labels)}f", len(labels), 0.0, 3, 0, *labels) + b"jpeg"
+    reader = RecordReader(write_plain(tmp_path / "a.rec", [pack_header((1.0,), 0) + b"jpeg", content]))
+    for look in (lambda: reader[1], lambda: reader.identities):
+        with pytest.raises(DataError, match=r"record 1: label .* is not an identity"):
+            look()
+
+
+@pytest.mark.parametrize("low", [0.5, -1.0, float(2**20)])
+def test_a_marked_pair_must_be_two_whole_numbers(tmp_path: Path, low: float) -> None:
+    path = write_plain(tmp_path / "a.rec", [struct.pack("<IfQQ2f", 2, 0.0, 0, 20, 16.0, low) + b"jpeg"])
+    with pytest.raises(DataError, match="is not an identity"):
+        _ = RecordReader(path)[0]
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    images=st.lists(
+        st.tuples(
+            st.one_of(st.integers(0, 2**44 - 1), st.integers(2**24 - 3, 2**24 + 3), st.integers(0, 5)),
+            st.one_of(
+                st.binary(min_size=1, max_size=60),
+                st.lists(st.sampled_from([MAGIC_BYTES, b"a", MAGIC_BYTES[1:]]), min_size=1, max_size=9).map(b"".join),
+            ),
+        ),
+        min_size=1,
+        max_size=12,
+    ),
+    ascending=st.booleans(),
+)
+def test_whatever_is_written_is_read_with_the_index_and_without(
+    tmp_path_factory: pytest.TempPathFactory, images: list[tuple[int, bytes]], ascending: bool
+) -> None:
+    images = sorted(images) if ascending else images
+    path = write(tmp_path_factory.mktemp("rec") / "a.rec", images)
+    for _ in range(2):
+        with RecordReader(path) as reader:
+            assert [tuple(record) for record in reader] == images
+            assert reader.identities.tolist() == [identity for identity, _ in images]
+        path.with_suffix(".idx").unlink(missing_ok=True)
+
+
+@settings(deadline=None, max_examples=40)
+@given(data=st.data(), shards=st.integers(1, 4), shuffled=st.booleans())
+def test_a_batch_is_its_images(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, shards: int, shuffled: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("rec")
+    paths = []
+    for number in range(shards):
+        labels = [(7.0,), (2.0**24,), (3.0, 0.5), (1.0, 0.0, 8.0)]
+        contents = [
+            pack_image(2**30 + each, each, b"z" * 70_000)
+            if each == 4
+            else pack_header(labels[each % 4], each) + bytes(each * 31) + MAGIC_BYTES * (each % 2) + b"x"
+            for each in range(7)
+        ]
+        paths.append(write_plain(folder / f"{number}.rec", contents, [3, 0, 6, 5, 1, 2, 4] if shuffled else None))
+    with RecordReader(paths) as reader:
+        positions = data.draw(st.lists(st.integers(0, len(reader) - 1), max_size=20))
+        identities, jpegs = reader.read_batch(np.array(positions, dtype=np.int64))
+        assert identities.dtype == np.int64
+        assert list(zip(identities.tolist(), jpegs, strict=True)) == [tuple(reader[each]) for each in positions]
+
+
+@pytest.mark.parametrize("payload", [9, 50_000])
+def test_a_file_cut_short_while_it_is_open_is_an_error_and_no_crash(tmp_path: Path, payload: int) -> None:
+    contents = [pack_header((5.0,), key) + bytes(payload) for key in range(40)]
+    path = write_plain(tmp_path / "a.rec", contents)
+    each = len(frame(contents[0]))
+    for left in (4, 12, 30, each - 4):  # bytes of record 20: in its head, before its label, behind it, in the image
+        path.write_bytes(b"".join(map(frame, contents)))
+        with RecordReader(path) as reader:
+            os.truncate(path, 20 * each + left)
+            for look in (lambda: reader[20], lambda: reader.read_batch(np.arange(40))):
+                with pytest.raises(DataError, match=r"record 20 needs|record 20: no RecordIO|too few"):
+                    look()
+            with pytest.raises(DataError, match=r"record 2[01]"):
+                _ = reader.identities

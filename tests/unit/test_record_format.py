@@ -51,11 +51,58 @@ def test_a_magic_number_that_is_not_aligned_stays() -> None:
     assert frame(b"\0\0" + MAGIC_BYTES[:2] + MAGIC_BYTES)[4:8] == struct.pack("<I", 1 << 29 | 4)
 
 
-@settings(deadline=None, max_examples=60)
-@given(st.lists(st.lists(st.sampled_from([MAGIC_BYTES, b"a", b"bc", MAGIC_BYTES[:3], b"\0" * 4])), max_size=4))
+# Dense in the magic number, whole and in part, at every alignment.
+dense = st.lists(st.sampled_from([MAGIC_BYTES, b"a", b"bc", MAGIC_BYTES[:3], MAGIC_BYTES[2:], b"\0" * 4]))
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(st.one_of(dense, st.lists(st.binary(max_size=40), max_size=2)), max_size=4))
 def test_whatever_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, pieces: list[list[bytes]]) -> None:
     contents = [b"".join(each) for each in pieces]
     assert read_back(tmp_path_factory.mktemp("rec") / "a.rec", contents) == contents
+
+
+@settings(deadline=None, max_examples=200)
+@given(dense.map(b"".join))
+def test_parts_are_cut_as_the_format_says(content: bytes) -> None:
+    framed, place, flags, parts = frame(content), 0, [], []
+    while place < len(framed):
+        magic, word = struct.unpack_from("<II", framed, place)
+        assert magic == int.from_bytes(MAGIC_BYTES, "little")
+        length = word & (1 << 29) - 1
+        part = framed[place + 8 : place + 8 + length]
+        assert not any(part[at : at + 4] == MAGIC_BYTES for at in range(0, length, 4))
+        assert framed[place + 8 + length : place + 8 + length + -length % 4] == bytes(-length % 4)
+        flags.append(word >> 29)
+        parts.append(part)
+        place += 8 + length + -length % 4
+    assert flags == ([0] if len(flags) == 1 else [1, *[2] * (len(flags) - 2), 3])
+    assert MAGIC_BYTES.join(parts) == content
+
+
+@settings(deadline=None, max_examples=300)
+@given(identity=st.one_of(st.integers(0, 2**44 - 1), st.integers(0, 2**25)), key=st.integers(0, 2**64 - 1))
+def test_any_identity_survives(identity: int, key: int) -> None:
+    header = unpack_header(pack_image(identity, key, b"jpeg"), "here")
+    assert (identity_of(header, "here"), header.key) == (identity, key)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    labels=st.lists(st.floats(width=32), min_size=1, max_size=5).map(tuple),
+    mark=st.sampled_from([0, 20, 21, 2**64 - 1]),
+)
+def test_one_header_and_many_are_read_alike(labels: tuple[float, ...], mark: int) -> None:
+    header = unpack_header(pack_header(labels, 3, mark) + b"jpeg", "here")
+    assert np.array_equal(np.float32(header.labels), np.float32(labels[:2]), equal_nan=True), "two are enough to tell"
+    first, second = (*labels, 0.0)[:2]
+    columns = [np.array([value], dtype=kind) for value, kind in
+               ((header.flag, "u4"), (mark, "u8"), (first, "f4"), (second, "f4"))]  # fmt: skip
+    (found,) = decode_identities(*columns).tolist()
+    try:
+        assert identity_of(header, "here") == found >= 0
+    except DataError:
+        assert found == -1
 
 
 @pytest.mark.parametrize("identity", [0, 1, 4037, 2**24 - 1, 2**24, 2**24 + 1, 2**24 + 2**20, 2**40 + 1, 2**44 - 1])

@@ -2,6 +2,7 @@
 
 import io
 import math
+import tracemalloc
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from data_pipeline.errors import DataError
 from data_pipeline.pairs import read_pairs
 from data_pipeline.properties import read_properties
 from data_pipeline.reader import RecordReader
+from data_pipeline.record_set import find_records
+from data_pipeline.shard_cut import ShardCut
 from data_pipeline.synthetic import UNSEEN_START, synthesize, synthetic_photo, synthetic_traits, verification_photos
 from data_pipeline.synthetic_photo import photograph
 from data_pipeline.synthetic_traits import RANGES
@@ -170,6 +173,7 @@ def test_the_same_picture_at_two_sizes() -> None:
         ("seed", 1 << 32),
         ("workers", 0),
         ("workers", True),
+        ("style", "baroque"),
     ],
 )
 def test_nonsense_is_refused(tmp_path: Path, name: str, value: object) -> None:
@@ -181,14 +185,14 @@ def test_nonsense_is_refused(tmp_path: Path, name: str, value: object) -> None:
 
 def test_a_folder_with_records_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "train.rec").write_bytes(b"mine")
-    with pytest.raises(DataError, match=r"already holds a train\.rec"):
+    with pytest.raises(DataError, match=r"train\.rec exists: .*--overwrite"):
         synthesize(tmp_path, **SMALL)
     assert _contents(tmp_path) == {"train.rec": b"mine"}
 
 
 def test_a_file_in_the_way_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "out").write_bytes(b"mine")
-    with pytest.raises(DataError, match="cannot be written"):
+    with pytest.raises(DataError, match="cannot make the folder"):
         synthesize(tmp_path / "out", **SMALL)
     assert _contents(tmp_path) == {"out": b"mine"}
 
@@ -216,3 +220,77 @@ def test_a_failing_worker_ends_the_run(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(TypeError, match="exactly one argument"):
         synthesize(tmp_path / "new", **SMALL, workers=2)
     assert not (tmp_path / "new").exists()
+
+
+# Simple patterns, record shards, memory.
+
+
+def test_what_is_learned_from_some_simple_identities_tells_others_apart() -> None:
+    """Weighing what varies within an identity (a linear discriminant) turns a poor guess into a good one."""
+
+    def thumbnails(who: range, photos: int) -> np.ndarray:
+        jpegs = [[synthetic_photo(0, each, k, 32, "simple") for k in range(photos)] for each in who]
+        return np.array([[_thumbnail(jpeg) for jpeg in row] for row in jpegs])
+
+    known, unseen = thumbnails(range(100, 250), 6), thumbnails(range(60), 2)
+    within = (known - known.mean(axis=1, keepdims=True)).reshape(-1, known.shape[2])
+    values, vectors = np.linalg.eigh(within.T @ within / len(within) + 1e-3 * np.eye(within.shape[1]))
+
+    def accuracy(weights: np.ndarray) -> float:
+        """Share of the unseen identities whose second photograph is the one nearest to the first; chance is 1/60."""
+        embeddings = (unseen - known.mean(axis=(0, 1))) @ weights
+        embeddings /= np.linalg.norm(embeddings, axis=2, keepdims=True)
+        nearest = (embeddings[:, 0] @ embeddings[:, 1].T).argmax(axis=1)
+        return float((nearest == np.arange(60)).mean())
+
+    assert accuracy(np.eye(len(values))) < 0.4
+    assert accuracy(vectors / np.sqrt(values)) > 0.75
+
+
+def _thumbnail(jpeg: bytes) -> np.ndarray:
+    small = Image.open(io.BytesIO(jpeg)).resize((7, 7), Image.Resampling.BOX)
+    return np.log(np.asarray(small, dtype=np.float64) + 20).ravel()
+
+
+@pytest.mark.parametrize("size", [16, 113])
+def test_simple_pictures_are_jpegs_of_any_size_and_all_differ(size: int) -> None:
+    jpegs = {synthetic_photo(seed, who, k, size, "simple") for seed in range(2) for who in range(3) for k in range(3)}
+    assert len(jpegs) == 18
+    for jpeg in jpegs:
+        with Image.open(io.BytesIO(jpeg)) as image:
+            image.load()
+            assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (size, size))
+    first = synthetic_photo(0, 0, 0, size, "simple")
+    synthetic_photo(0, 1, 0, size, "simple")
+    assert synthetic_photo(0, 0, 0, size, "simple") == first, "whatever was drawn in between"
+
+
+def test_record_shards_of_any_number_of_workers(tmp_path: Path) -> None:
+    options: dict[str, Any] = {**SMALL, "identities": 40, "style": "simple", "cut": ShardCut(shards=3)}
+    synthesize(tmp_path / "one", **options)
+    synthesize(tmp_path / "three", **options, workers=3)
+    synthesize(tmp_path / "whole", **{**options, "cut": None})
+    assert _contents(tmp_path / "one") == _contents(tmp_path / "three")
+    with (
+        RecordReader(find_records(tmp_path / "one")) as sharded,
+        RecordReader(tmp_path / "whole" / "train.rec") as whole,
+    ):
+        assert len(sharded.shards) == 3
+        assert list(sharded) == list(whole)
+
+
+def test_memory_does_not_grow_with_identities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The pictures do not matter here, and drawing 20,000 takes its time.
+    monkeypatch.setattr(data_pipeline.synthetic, "synthetic_photo", lambda *_: b"jpeg" * 20)
+
+    def peak(identities: int) -> int:
+        tracemalloc.start()
+        try:
+            synthesize(tmp_path, **{**SMALL, "identities": identities, "images_per_identity": 2}, overwrite=True)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(10)  # whatever is made once
+    small, large = peak(500), peak(10_000)
+    assert large < small + 100_000, f"{large - small} bytes more for 9,500 identities more"

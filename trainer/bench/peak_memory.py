@@ -24,8 +24,17 @@ def reset_peak() -> bool:
 
 def peak_bytes() -> int:
     """Largest resident size since the last reset, bytes; 0 where /proc does not tell."""
+    return _status("VmHWM")
+
+
+def resident_bytes() -> int:
+    """Resident size now, bytes; 0 where /proc does not tell."""
+    return _status("VmRSS")
+
+
+def _status(key: str) -> int:
     try:
         lines = _STATUS.read_text().splitlines()
     except OSError:
         return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), 0)
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(key)), 0)
