@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from trainer.backbones.activation_checkpointing import run_block
 from trainer.backbones.channel_prelu import ChannelPReLU
 from trainer.backbones.channels_last import Conv2d, to_fast_layout
 from trainer.backbones.precision import leave_trunk, trunk_autocast
@@ -50,15 +51,17 @@ class PreNormBlock(nn.Module):
         """The residual branch plus the shortcut."""
         out: Tensor = self.conv1(self.bn1(x))
         out = self.bn3(self.conv2(self.prelu(self.bn2(out))))
-        # In place is safe: batch norm's backward needs its input, not its output.
+        # In place is safe: a norm's backward needs its input, not its output.
         return out.add_(x if self.downsample is None else self.downsample(x))
 
 
 class IResNet(nn.Module):
-    """Images [B, 3, S, S] in [-1, 1] -> embeddings [B, D] float32, not normalised.
+    """Images [B, 3, S, S] in [-1, 1] -> embeddings [B, D], not normalised.
 
-    ``blocks`` gives the residual blocks of the four stages; ``image_size`` is S, a multiple of 16. With
-    ``trunk_dtype`` bfloat16 the convolutional trunk runs under autocast; the projection stays in float32.
+    Embeddings have the type of the weights, float32 as built. ``blocks`` and ``channels`` give number and width of
+    the residual blocks of the four stages; ``image_size`` is S, a multiple of 16. With ``trunk_dtype`` bfloat16 the
+    convolutional trunk runs under autocast; the projection stays in float32. ``activation_checkpointing`` keeps the
+    inputs of the blocks only and computes the rest again when needed.
     """
 
     def __init__(
@@ -66,22 +69,25 @@ class IResNet(nn.Module):
         blocks: Sequence[int],
         embedding_dim: int = 512,
         *,
+        channels: Sequence[int] = CHANNELS,
         image_size: int = 112,
         dropout: float = 0.0,
         trunk_dtype: torch.dtype = torch.float32,
+        activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.trunk_dtype = trunk_dtype
-        self.conv1 = Conv2d(3, CHANNELS[0], 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(CHANNELS[0])
-        self.prelu = ChannelPReLU(CHANNELS[0])
-        self.layer1 = _stage(CHANNELS[0], CHANNELS[0], blocks[0])
-        self.layer2 = _stage(CHANNELS[0], CHANNELS[1], blocks[1])
-        self.layer3 = _stage(CHANNELS[1], CHANNELS[2], blocks[2])
-        self.layer4 = _stage(CHANNELS[2], CHANNELS[3], blocks[3])
-        self.bn2 = nn.BatchNorm2d(CHANNELS[3])
+        self.activation_checkpointing = activation_checkpointing
+        self.conv1 = Conv2d(3, channels[0], 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels[0])
+        self.prelu = ChannelPReLU(channels[0])
+        self.layer1 = _stage(channels[0], channels[0], blocks[0])
+        self.layer2 = _stage(channels[0], channels[1], blocks[1])
+        self.layer3 = _stage(channels[1], channels[2], blocks[2])
+        self.layer4 = _stage(channels[2], channels[3], blocks[3])
+        self.bn2 = nn.BatchNorm2d(channels[3])
         self.dropout = nn.Dropout(dropout)
-        self.fc = nn.Linear(CHANNELS[3] * (image_size // 16) ** 2, embedding_dim)
+        self.fc = nn.Linear(channels[3] * (image_size // 16) ** 2, embedding_dim)
         self.features = nn.BatchNorm1d(embedding_dim)
         # The scale of each embedding component stays 1: the head normalises anyway.
         self.features.weight.requires_grad_(False)
@@ -92,11 +98,17 @@ class IResNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Embed a batch."""
         with trunk_autocast(images.device.type, self.trunk_dtype):
-            x = self.prelu(self.bn1(self.conv1(to_fast_layout(images))))
-            x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+            saving = self.activation_checkpointing
+            x = run_block(self._stem, to_fast_layout(images), checkpointed=saving, modules=(self.bn1,))
+            for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+                for block in stage:
+                    x = run_block(block, x, checkpointed=saving)
             x = self.dropout(torch.flatten(self.bn2(x), 1))
-        out: Tensor = self.features(self.fc(leave_trunk(x)))
-        return out.float()
+        return leave_trunk(self.features(self.fc(leave_trunk(x))))
+
+    def _stem(self, images: Tensor) -> Tensor:
+        out: Tensor = self.prelu(self.bn1(self.conv1(images)))
+        return out
 
 
 def _stage(in_channels: int, out_channels: int, blocks: int) -> nn.Sequential:

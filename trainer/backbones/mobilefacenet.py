@@ -7,9 +7,12 @@ Reference: Chen et al., "MobileFaceNets: Efficient CNNs for Accurate Real-Time F
 Devices", CCBR 2018, arXiv 1804.07573.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
+from trainer.backbones.activation_checkpointing import run_block
 from trainer.backbones.channel_prelu import ChannelPReLU
 from trainer.backbones.channels_last import Conv2d, to_fast_layout
 from trainer.backbones.precision import leave_trunk, trunk_autocast
@@ -70,7 +73,7 @@ class InvertedBottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, in_channels, H, W] -> [B, out_channels, H / stride, W / stride]."""
         out: Tensor = self.layers(x)
-        # In place is safe: batch norm's backward needs its input, not its output.
+        # In place is safe: a norm's backward needs its input, not its output.
         return out.add_(x) if self.residual else out
 
 
@@ -117,10 +120,12 @@ class GlobalDepthwise(nn.Module):
 
 
 class MobileFaceNet(nn.Module):
-    """Images [B, 3, S, S] in [-1, 1] -> embeddings [B, D] float32, not normalised.
+    """Images [B, 3, S, S] in [-1, 1] -> embeddings [B, D], not normalised.
 
-    ``image_size`` is S, a multiple of 16. With ``trunk_dtype`` bfloat16 the convolutional trunk runs under
-    autocast; the last convolution, the pooling and the projection stay in float32.
+    Embeddings have the type of the weights, float32 as built. ``image_size`` is S, a multiple of 16. With
+    ``trunk_dtype`` bfloat16 the convolutional trunk runs under autocast; the last convolution, the pooling and the
+    projection stay in float32. ``activation_checkpointing`` keeps the inputs of the blocks only and computes the
+    rest again when needed.
     """
 
     def __init__(
@@ -130,9 +135,11 @@ class MobileFaceNet(nn.Module):
         image_size: int = 112,
         dropout: float = 0.0,
         trunk_dtype: torch.dtype = torch.float32,
+        activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.trunk_dtype = trunk_dtype
+        self.activation_checkpointing = activation_checkpointing
         stem, wide = STEM_CHANNELS, WIDE_CHANNELS
         self.layers = nn.ModuleList(
             [
@@ -157,7 +164,10 @@ class MobileFaceNet(nn.Module):
         """Embed a batch."""
         x = to_fast_layout(images)
         with trunk_autocast(images.device.type, self.trunk_dtype):
-            for layer in self.layers:
-                x = layer(x)
-        out: Tensor = self.features(self.conv_sep(leave_trunk(x)))
-        return out.float()
+            for block in self._blocks():
+                x = run_block(block, x, checkpointed=self.activation_checkpointing)
+        return leave_trunk(self.features(self.conv_sep(leave_trunk(x))))
+
+    def _blocks(self) -> Iterator[nn.Module]:
+        for layer in self.layers:
+            yield from layer.layers if isinstance(layer, ResidualStage) else (layer,)

@@ -1,4 +1,4 @@
-"""Mixed precision of a backbone's convolutional trunk."""
+"""Mixed precision of a backbone's trunk."""
 
 from contextlib import AbstractContextManager, nullcontext
 

@@ -2,15 +2,19 @@
 
 import pickle
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from trainer.backbones.weights_origin import backbone_of, embedding_dim_of, has_running_statistics
 from trainer.errors import ConfigError
 
 DISTRIBUTED_PREFIX = "module."
+NAMED = 3
+"""How many tensors of each kind a message names."""
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -56,27 +60,55 @@ def load_pretrained(module: nn.Module, path: Path) -> None:
     """Copy the state dict in ``path`` into ``module``; every name and shape must match.
 
     Raises:
-        ConfigError: as ``read_state_dict``, or a tensor (the first is named) is missing, unknown or misshapen.
+        ConfigError: as ``read_state_dict`` and ``load_weights``.
     """
-    found = read_state_dict(path)
+    load_weights(module, read_state_dict(path), source=path)
+
+
+def load_weights(module: nn.Module, found: Mapping[str, Tensor], *, source: Path) -> None:
+    """Copy ``found``, read from ``source``, into ``module``; every name and shape must match.
+
+    Raises:
+        ConfigError: tensors (a few are named) are missing, unknown or misshapen; ``module`` is then unchanged.
+    """
     expected = module.state_dict()
-    for name, tensor in expected.items():
-        if name not in found:
-            raise ConfigError(
-                f"backbone weights {path}: {name} {_shape(tensor)} is missing; choose the backbone they were saved from"
-            )
-        if found[name].shape != tensor.shape:
-            raise ConfigError(
-                f"backbone weights {path}: {name} is {_shape(found[name])} but the model wants {_shape(tensor)}; "
-                "choose the backbone, embedding_dim and image size they were saved with"
-            )
-    for name, tensor in found.items():
-        if name not in expected:
-            raise ConfigError(
-                f"backbone weights {path}: {name} {_shape(tensor)} is unknown to the model; "
-                "choose the backbone they were saved from"
-            )
+    missing = [f"{name} {_shape(tensor)}" for name, tensor in expected.items() if name not in found]
+    unknown = [f"{name} {_shape(tensor)}" for name, tensor in found.items() if name not in expected]
+    misshapen = [
+        f"{name} is {_shape(found[name])} but the model wants {_shape(tensor)}"
+        for name, tensor in expected.items()
+        if name in found and found[name].shape != tensor.shape
+    ]
+    if missing or unknown or misshapen:
+        wrong = [
+            _some(missing, "is missing", "are missing"),
+            _some(unknown, "is unknown to the model", "are unknown to the model"),
+            _some(misshapen, "", ""),
+        ]
+        raise ConfigError(f"backbone weights {source}: {'; '.join(filter(None, wrong))}; {_way_out(found, expected)}")
     module.load_state_dict(found, strict=True)
+
+
+def _some(names: list[str], one: str, several: str) -> str:
+    """The first names of a list, how many more there are, and what is the matter with them."""
+    if not names:
+        return ""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"{', '.join(names[:NAMED])}{more} {one if len(names) == 1 else several}".rstrip()
+
+
+def _way_out(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
+    """The setting that would make ``found`` fit, as far as its names and shapes tell."""
+    theirs, ours = backbone_of(found), backbone_of(expected)
+    if theirs is not None and theirs != ours:
+        return f'these are weights of {theirs}: choose the backbone they were saved from, backbone.name = "{theirs}"'
+    if has_running_statistics(found) != has_running_statistics(expected):
+        kinds = '"batch" or "sync_batch"' if has_running_statistics(found) else '"group"'
+        return f"they were saved with other normalisation layers: set backbone.normalization to {kinds}"
+    length = embedding_dim_of(found)
+    hint = f", backbone.embedding_dim = {length}" if length not in (None, embedding_dim_of(expected)) else ""
+    patches = " (and patch_size)" if "pos_embed" in expected else ""
+    return f"choose the backbone, embedding_dim and image size{patches} they were saved with{hint}"
 
 
 def _is_state_dict(content: object) -> bool:
