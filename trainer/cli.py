@@ -7,12 +7,12 @@ from importlib.metadata import version
 
 from data_pipeline import DataError
 from trainer.agreement import PeerFailedError
-from trainer.commands import bench, data, eval, report, train
+from trainer.commands import bench, checkpoint, data, eval, report, train
 from trainer.errors import ConfigError, ExitCode
 from trainer.step import NonFiniteLossError
 from trainer.world import rank_prefix
 
-COMMANDS = (data, train, eval, report, bench)
+COMMANDS = (data, train, eval, report, checkpoint, bench)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,16 +3,21 @@
 Each component owns its own table; this file composes them. Unknown keys are errors that name the nearest key.
 """
 
+import dataclasses
 import difflib
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from data_pipeline import Augmentation
+from data_pipeline.blocks import BLOCK_IMAGES, WINDOW_BLOCKS
+from data_pipeline.record_set import record_paths
 from trainer.absolute_path import AbsolutePath
+from trainer.augmentation_config import AugmentationConfig
 from trainer.backbones import BackboneConfig
 from trainer.checkpoint_config import CheckpointConfig
 from trainer.errors import ConfigError
@@ -38,19 +43,44 @@ class RunConfig(_Table):
 class DataConfig(_Table):
     """The training images."""
 
-    records: AbsolutePath | tuple[AbsolutePath, ...]  # .rec files, or folders that hold a train.rec
+    records: AbsolutePath | tuple[AbsolutePath, ...]  # .rec files, or folders that hold a data set
     num_identities: Annotated[int, Field(ge=1)] | None = None  # None: as the property file or the labels say
     image_size: Annotated[int, Field(ge=32)] = 112
     batch_size: Annotated[int, Field(ge=2)] = 64  # per rank; batch normalisation needs two
+    drop_last: bool = True  # leave out the images of an epoch that fill no global batch
+    order: Literal["global", "blocks", "sequential"] = "global"
+    block_images: Annotated[int, Field(ge=1)] = BLOCK_IMAGES  # of order "blocks": neighbours read in one stretch
+    window_blocks: Annotated[int, Field(ge=1)] = WINDOW_BLOCKS  # of order "blocks": how many are shuffled together
+    identities_per_batch: Annotated[int, Field(ge=1)] | None = None  # balanced batches: P identities ...
+    images_per_identity: Annotated[int, Field(ge=1)] | None = None  # ... x K images = batch_size x ranks
     decoder: Literal["dali", "cpu"] = "dali"
     flip: bool = True
+    augmentation: AugmentationConfig | None = None  # None: flips alone
     threads: Annotated[int, Field(ge=1)] = 1
     prefetch: Annotated[int, Field(ge=1)] = 2
+    bad_images: Literal["raise", "skip"] = "raise"  # skip: another image takes the place, counted in the metrics
+    max_bad_images: int | float | None = None  # per rank: count, or share below 1; None: 1%, at least 10
+    wrong_size: Literal["resize", "bad"] = "resize"  # images that are not image_size
+
+    @field_validator("max_bad_images", mode="before")
+    @classmethod
+    def _count_or_share(cls, limit: object) -> object:
+        is_count = isinstance(limit, int) and not isinstance(limit, bool) and limit >= 0
+        if limit is not None and not is_count and not (isinstance(limit, float) and 0 <= limit < 1):
+            raise ValueError("give a count of images (1000) or a share of them below 1 (0.01)")
+        return limit
+
+    def build_augmentation(self) -> Augmentation:
+        """What happens to training images."""
+        chosen = self.augmentation.build() if self.augmentation else Augmentation()
+        return chosen if self.flip else dataclasses.replace(chosen, flip=0.0)
 
     def record_files(self) -> list[Path]:
-        """The ``.rec`` files; a folder stands for the ``train.rec`` in it."""
-        listed = [self.records] if isinstance(self.records, Path) else list(self.records)
-        return [path / "train.rec" if path.is_dir() else path for path in listed]
+        """The ``.rec`` files; a folder stands for the ``train.rec`` in it, or for all its record shards.
+
+        Raises DataError for a folder without any, or where some of a data set's shards are missing.
+        """
+        return record_paths(self.records)
 
 
 class OptimizerConfig(_Table):
@@ -175,11 +205,11 @@ def _describe(problem: Any) -> str:
     return f"{key}: {message}{shown}" if key else message
 
 
-def _known_keys() -> list[str]:
+def _known_keys(model: type[BaseModel] = Config, prefix: str = "") -> list[str]:
     keys: list[str] = []
-    for table, field in Config.model_fields.items():
-        keys.append(table)
-        model = field.annotation
-        if isinstance(model, type) and issubclass(model, BaseModel):
-            keys.extend(f"{table}.{name}" for name in model.model_fields)
+    for name, field in model.model_fields.items():
+        keys.append(prefix + name)
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                keys.extend(_known_keys(kind, f"{prefix}{name}."))
     return keys

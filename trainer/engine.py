@@ -42,9 +42,10 @@ def data_parallel(backbone: nn.Module, world: World, *, image_size: int) -> nn.M
 def _settle_buckets(wrapped: nn.Module, backbone: nn.Module, device: torch.device, image_size: int) -> None:
     buffers = [buffer.clone() for buffer in backbone.buffers()]
     devices = [device] if device.type == "cuda" else []
+    dtype = next(backbone.parameters()).dtype
     with torch.random.fork_rng(devices=devices):
         for _ in range(2):  # the reordering happens at the start of the second forward
-            images = torch.zeros(2, 3, image_size, image_size, device=device)
+            images = torch.zeros(2, 3, image_size, image_size, dtype=dtype, device=device)
             wrapped(images).sum().backward()
             wrapped.zero_grad()
     with torch.no_grad():

@@ -58,8 +58,20 @@ class Journal:
         """Of all ranks, over the steps collected since the last line."""
         return self._samples / self._seconds if self._seconds else 0.0
 
-    def write(self, *, time: float, step: int, epoch: float, samples: int, learning_rate: float) -> dict[str, Any]:
-        """Append the averages since the last line and return them; samples: all that the run has seen."""
+    def write(
+        self,
+        *,
+        time: float,
+        step: int,
+        epoch: float,
+        samples: int,
+        learning_rate: float,
+        skipped_records: Mapping[str, int] | None = None,
+    ) -> dict[str, Any]:
+        """Append the averages since the last line and return them; samples: all that the run has seen.
+
+        skipped_records: bad images that this rank replaced since it started, by reason.
+        """
         assert self._last is not None, "a line needs at least one step"
         line: dict[str, Any] = {"time": time, "step": step, "epoch": epoch, "samples": samples}
         line |= {key: _number(total / self._steps) for key, total in self._sums.items()}
@@ -71,6 +83,7 @@ class Journal:
             "learning_rate": learning_rate,
             "images_per_second": self.images_per_second,
             "step_seconds": self._seconds / self._steps,
+            "skipped_records": dict(skipped_records or {}),
             "phase_seconds": {phase: seconds / self._steps for phase, seconds in self._phases.items()},
         }
         line |= self._constants

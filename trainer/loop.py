@@ -19,6 +19,7 @@ from trainer.metrics import TrainingMetrics
 from trainer.phases import PhaseClock
 from trainer.progress import Progress
 from trainer.run_verification import RunVerification
+from trainer.skipped_images import SkippedImages
 from trainer.step import TrainStep
 from trainer.stopping import StopRequest
 from trainer.world import World
@@ -59,6 +60,7 @@ class TrainingLoop:
         clock: PhaseClock,
         verification: RunVerification,
         reporting: Reporting,
+        skipped_images: SkippedImages,
         stop: StopRequest,
         position: Position,
     ) -> None:
@@ -72,6 +74,7 @@ class TrainingLoop:
         self._clock = clock
         self._verification = verification
         self._reporting = reporting
+        self._skipped_images = skipped_images
         self._stop = stop
         self._step = position.step
         self._samples = position.samples
@@ -98,7 +101,7 @@ class TrainingLoop:
         learning_rate = self._plan.learning_rate(self._step)
         stats = self._train_step(batch, learning_rate)
         self._step += 1
-        self._samples += self._loader.global_batch
+        self._samples += self._loader.last_global_batch
         step_seconds, phase_seconds = self._clock.finish_step()
         self._account(batch, stats, learning_rate, step_seconds, phase_seconds)
 
@@ -121,10 +124,18 @@ class TrainingLoop:
             step_seconds=step_seconds,
             phase_seconds=phase_seconds,
         )
-        to.journal.add(stats, samples=self._loader.global_batch, step_seconds=step_seconds, phase_seconds=phase_seconds)
+        self._skipped_images.update()
+        to.journal.add(
+            stats, samples=self._loader.last_global_batch, step_seconds=step_seconds, phase_seconds=phase_seconds
+        )
         if self._step % self._config.log.every_steps == 0 or self._step == self._plan.total_steps:
             line = to.journal.write(
-                time=time.time(), step=self._step, epoch=epoch, samples=self._samples, learning_rate=learning_rate
+                time=time.time(),
+                step=self._step,
+                epoch=epoch,
+                samples=self._samples,
+                learning_rate=learning_rate,
+                skipped_records=self._skipped_images.counts,
             )
             to.log.info("step", **{key: value for key, value in line.items() if key != "time"})
             to.progress.figures(line)

@@ -7,6 +7,7 @@ from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, start_http_server
 
+from data_pipeline.errors import REASONS
 from partial_fc import HeadStats
 from trainer.errors import ConfigError
 
@@ -42,6 +43,14 @@ class TrainingMetrics:
         self.phase_seconds = Histogram(
             "pfc_step_phase_seconds", "Duration of a step's phases.", ["phase"], buckets=STEP_BUCKETS, registry=registry
         )
+        self.skipped_records = Counter(
+            "pfc_data_skipped_records",
+            "Bad images that this rank replaced by others, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        for reason in REASONS:  # 0 until it happens, so that an alert on its increase sees the first one
+            self.skipped_records.labels(reason)
         self.accuracy = Gauge(
             "pfc_verification_accuracy_ratio", "10-fold verification accuracy.", ["pairs"], registry=registry
         )

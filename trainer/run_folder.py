@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from trainer.config import Config
+from trainer.config import Config, config_from
 from trainer.errors import ConfigError
 
 RESOLVED = "run.toml"
@@ -17,6 +17,10 @@ RESOLVED = "run.toml"
 FREE_TABLES = ("evaluation", "checkpoint", "metrics", "log")
 FREE_KEYS = {("run", "output"), ("run", "device"), ("run", "timeout_seconds"), ("run", "world_size")}
 FREE_DATA_KEYS = {("data", "threads"), ("data", "prefetch"), ("data", "records")}
+# A run that a bad image has stopped may go on past it: what came before was the same either way.
+FREE_DATA_KEYS |= {("data", "bad_images"), ("data", "max_bad_images")}
+# Images per rank: on another number of ranks it differs, and the loader's position refuses another global batch.
+FREE_DATA_KEYS |= {("data", "batch_size")}
 
 
 def claim_run_folder(config: Config) -> Path:
@@ -57,17 +61,30 @@ def claim_run_folder(config: Config) -> Path:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        written = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}); choose another run.output") from None
+    try:
+        # Keys that the version which wrote it did not know yet: the run went on with what are their defaults.
+        return config_from(written, str(path)).to_dict()
+    except ConfigError:
+        return written  # of a newer version, or changed by hand: the difference will be named
 
 
 def _first_difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
     for table in sorted((old.keys() | new.keys()) - set(FREE_TABLES)):
-        before, after = old.get(table, {}), new.get(table, {})
+        before, after = _flat(old.get(table, {})), _flat(new.get(table, {}))
         for key in sorted(before.keys() | after.keys()):
             if (table, key) in FREE_KEYS | FREE_DATA_KEYS:
                 continue
             if before.get(key) != after.get(key):
                 return f"{table}.{key} is {before.get(key)!r} there, {after.get(key)!r} here"
     return None
+
+
+def _flat(table: dict[str, Any]) -> dict[str, Any]:
+    """Keys of inner tables as ``inner.key``, so that the one that differs is named."""
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        flat |= {f"{key}.{name}": inner for name, inner in value.items()} if isinstance(value, dict) else {key: value}
+    return flat

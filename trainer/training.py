@@ -15,7 +15,7 @@ from data_pipeline.loader import Loader
 from partial_fc import CenterSGD, PartialFC
 from trainer.agreement import first_rank_decides
 from trainer.backbones import build_backbone
-from trainer.checkpoint import Position, Trained, complete_checkpoints, load_checkpoint
+from trainer.checkpoint import Position, Trained, load_newest, read_weights
 from trainer.config import Config
 from trainer.engine import data_parallel
 from trainer.errors import ConfigError, ExitCode
@@ -29,6 +29,7 @@ from trainer.progress import Progress
 from trainer.run_folder import claim_run_folder
 from trainer.run_verification import RunVerification
 from trainer.schedule import learning_rate_schedule
+from trainer.skipped_images import SkippedImages
 from trainer.step import TrainStep
 from trainer.stopping import stop_on_signals
 from trainer.world import World, joined_world
@@ -74,7 +75,7 @@ def train(config: Config) -> ExitCode:
         run_folder = Path(first_rank_decides(world, lambda: str(claim_run_folder(config))))
         log = stack.enter_context(rank_log(run_folder, world.rank))
         network = data_parallel(trained.backbone, world, image_size=config.data.image_size)
-        position = resume(run_folder, trained, data.loader, world)
+        position, damages = resume(run_folder, trained, data.loader, world, seed=config.run.seed)
         facts = {
             "backbone": config.backbone.name,
             "world_size": str(world.world_size),
@@ -84,9 +85,13 @@ def train(config: Config) -> ExitCode:
         }
         metrics.describe_run(facts)
         metrics.target_steps.set(plan.total_steps)
+        for damage in damages:
+            log.warning("damaged checkpoint", reason=damage)
         log.info("started", step=position.step, total_steps=plan.total_steps, **facts)
         clock = PhaseClock(time.perf_counter)
         with Progress(world, total_steps=plan.total_steps, done_steps=position.step, stream=sys.stderr) as progress:
+            for damage in damages:
+                progress.say(f"warning: {damage}: this run goes on from the one before")
             progress.say(_opening(config, data, plan, world, position))
             loop = TrainingLoop(
                 config=config,
@@ -106,6 +111,7 @@ def train(config: Config) -> ExitCode:
                 clock=clock,
                 verification=verification,
                 reporting=Reporting(_journal(run_folder, world, position, data), metrics, progress, log),
+                skipped_images=SkippedImages(data.loader, metrics.skipped_records, log),
                 stop=stop,
                 position=position,
             )
@@ -118,7 +124,7 @@ def train(config: Config) -> ExitCode:
 
 def open_data(config: Config, world: World) -> Data:
     """Open and check the records. Raises DataError for input that cannot be trained on."""
-    reader = RecordReader(config.data.record_files())
+    reader = RecordReader(config.data.record_files(), skip_bad=config.data.bad_images == "skip")
     num_identities = config.data.num_identities or reader.num_identities
     # Reads every record's header: once is enough.
     first_rank_decides(world, lambda: check_identities(reader, num_identities))
@@ -128,16 +134,28 @@ def open_data(config: Config, world: World) -> Data:
         rank=world.rank,
         world_size=world.world_size,
         seed=config.run.seed,
-        # Batch normalisation cannot train on a rank left with one image, so the remainder is dropped; the next
-        # epoch's order leaves out others.
-        drop_last=True,
+        order=config.data.order,
+        drop_last=config.data.drop_last,
         decoder=config.data.decoder,
         device=world.device,
         image_size=config.data.image_size,
-        flip=config.data.flip,
+        augmentation=config.data.build_augmentation(),
         num_threads=config.data.threads,
         prefetch=config.data.prefetch,
+        block_images=config.data.block_images,
+        window_blocks=config.data.window_blocks,
+        identities_per_batch=config.data.identities_per_batch,
+        images_per_identity=config.data.images_per_identity,
+        bad_images=config.data.bad_images,
+        max_bad_images=config.data.max_bad_images,
+        wrong_size=config.data.wrong_size,
     )
+    if config.backbone.normalization == "batch" and loader.smallest_batch < 2:
+        raise ConfigError(
+            f"data.drop_last = false: the last batch of an epoch has {len(reader) % loader.global_batch} images, so a "
+            f"rank of {world.world_size} gets {loader.smallest_batch}, but batch normalisation needs at least 2: "
+            "set data.drop_last = true, change data.batch_size or choose another backbone.normalization"
+        )
     return Data(loader, num_identities)
 
 
@@ -156,7 +174,9 @@ def make_plan(config: Config, loader: Loader) -> Plan:
 def build_trained(config: Config, num_identities: int, world: World) -> Trained:
     """Backbone, head and their optimizers, on this rank's device; weights depend on run.seed alone."""
     torch.manual_seed(config.run.seed)
-    backbone: nn.Module = build_backbone(config.backbone, image_size=config.data.image_size).to(world.device)
+    backbone: nn.Module = build_backbone(
+        config.backbone, image_size=config.data.image_size, read_weights=read_weights
+    ).to(world.device)
     # From here on ranks draw (dropout) differently, but each the same in every run of this world size.
     torch.manual_seed(config.run.seed * 1_000_003 + world.rank + 1)
     head = PartialFC(
@@ -177,19 +197,18 @@ def build_trained(config: Config, num_identities: int, world: World) -> Trained:
     )
 
 
-def resume(run_folder: Path, trained: Trained, loader: Loader, world: World) -> Position:
-    """Load the newest complete checkpoint into ``trained`` and ``loader``; the beginning when there is none."""
-    newest = first_rank_decides(world, lambda: _newest(run_folder))
-    if not newest:
-        return Position(0, 0, loader.state_dict())
-    position = load_checkpoint(run_folder / newest, trained, world=world)
+def resume(
+    run_folder: Path, trained: Trained, loader: Loader, world: World, *, seed: int
+) -> tuple[Position, list[str]]:
+    """Load the newest whole checkpoint into ``trained`` and ``loader``; the beginning when there is none.
+
+    Also returns what was wrong with newer ones.
+    """
+    position, damages = load_newest(run_folder, trained, world=world, seed=seed)
+    if position is None:
+        return Position(0, 0, loader.state_dict()), damages
     loader.load_state_dict(position.loader)
-    return position
-
-
-def _newest(run_folder: Path) -> str:
-    complete = complete_checkpoints(run_folder)
-    return str(complete[-1].relative_to(run_folder)) if complete else ""
+    return position, damages
 
 
 def _journal(run_folder: Path, world: World, position: Position, data: Data) -> Journal:

@@ -1,15 +1,21 @@
 """What only hardware can show: the same code on CUDA gives what it gives on the CPU. Needs one GPU."""
 
+import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from commands import pfc, run
 from face_geometry import COLLAPSE, STEADY, WEAK, Faces, Phase
+from gang import run_gang
+from PIL import Image
 from small_faces import make_small_faces, write_run
+from split_norm import LAYER_LIMITS, LAYERS, layer_errors_on_cuda
 
-from data_pipeline import make_loader
+from data_pipeline import Augmentation, RecordReader, RecordWriter, make_loader
+from data_pipeline.decode_image import decode_image
 from partial_fc import CenterSGD, PartialFC
 from trainer.backbones import BackboneConfig, build_backbone
 
@@ -78,6 +84,29 @@ def test_backbone_embeds_as_on_the_cpu(precision: str) -> None:
     assert cosine.min() > (0.9999 if precision == "float32" else 0.99)
 
 
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_synchronised_norm_on_cuda_equals_the_whole_batch(world_size: int, tmp_path: Path) -> None:
+    for errors in run_gang(world_size, layer_errors_on_cuda, folder=tmp_path / "gang"):
+        for layer, error in zip(LAYERS, errors, strict=True):
+            assert error < LAYER_LIMITS[layer.dtype], layer
+
+
+@pytest.mark.parametrize("name", ["mobilefacenet", "vit_t"])
+def test_activation_checkpointing_on_cuda_changes_memory_only(name: str) -> None:
+    results, peaks = [], []
+    for checkpointed in (False, True):
+        torch.manual_seed(0)
+        config = BackboneConfig(name=name, dropout=0.2, activation_checkpointing=checkpointed)
+        module = build_backbone(config).cuda()
+        torch.cuda.reset_peak_memory_stats()
+        module(torch.randn(64, 3, 112, 112, generator=torch.Generator().manual_seed(1)).cuda()).sum().backward()
+        peaks.append(torch.cuda.max_memory_allocated())
+        results.append([buffer.clone() for buffer in module.buffers()])
+    assert peaks[1] < 0.6 * peaks[0]
+    for without, having in zip(*results, strict=True):
+        torch.testing.assert_close(having, without)
+
+
 def test_dali_decodes_on_the_gpu_as_on_the_cpu(faces: Path) -> None:
     loaders = [
         make_loader(faces / "train.rec", batch_size=5, decoder="dali", device=device, drop_last=False)
@@ -90,11 +119,34 @@ def test_dali_decodes_on_the_gpu_as_on_the_cpu(faces: Path) -> None:
         assert np.abs((cpu.images - gpu.images.cpu()).numpy()).mean() < 3 / 127.5  # JPEG decoders round differently
 
 
+@pytest.mark.parametrize("name", ["flip", "crop", "down_up", "blur", "color", "grayscale", "everything"])
+def test_dali_augments_on_the_gpu_as_on_the_cpu(faces: Path, tmp_path: Path, name: str) -> None:
+    # PNG: JPEG decoders round differently, and that is not what is asked here.
+    with RecordReader(faces / "train.rec") as reader, RecordWriter(tmp_path / "png.rec") as writer:
+        for record in reader:
+            buffer = io.BytesIO()
+            Image.fromarray(decode_image(record.jpeg)).save(buffer, "PNG")
+            writer.write(record.identity, buffer.getvalue())
+    chosen = ("crop", "down_up", "blur", "color", "grayscale") if name == "everything" else (name,)
+    settings: dict[str, Any] = {"decoder": "dali", "augmentation": Augmentation(**dict.fromkeys(chosen, 0.7))}
+    loaders = [make_loader(tmp_path / "png.rec", batch_size=5, device=device, **settings) for device in ("cpu", "cuda")]
+    for cpu, gpu in zip(*loaders, strict=True):
+        assert torch.equal(cpu.indices, gpu.indices.cpu())
+        assert (cpu.images - gpu.images.cpu()).abs().max() < 2 / 127.5
+
+
+def test_an_image_on_the_gpu_does_not_depend_on_its_batch(faces: Path) -> None:
+    augmentation = Augmentation(crop=0.5, down_up=0.5, blur=0.5, color=0.5)
+    settings: dict[str, Any] = {"decoder": "dali", "device": "cuda", "drop_last": False, "augmentation": augmentation}
+    whole, small = (make_loader(faces / "train.rec", batch_size=size, **settings) for size in (63, 2))
+    assert torch.equal(next(iter(whole)).images, torch.cat([batch.images for batch in small]))
+
+
 def test_a_run_trains_and_resumes_on_cuda(faces: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     config = write_run(tmp_path / "run.toml", output=output, faces=faces, steps=10)
     command = pfc("train", config, "--set", "run.device=cuda")
     finished = run(command, cwd=tmp_path, deadline_seconds=300)
     assert finished.code == 0, finished.err
-    assert (output / "checkpoints" / "step_00000010" / "backbone.pt").exists()
+    assert (output / "checkpoints" / "step_00000010" / "checkpoint.json").exists()
     assert run(command, cwd=tmp_path, deadline_seconds=300).code == 0

@@ -33,8 +33,10 @@ def refuse(tmp_path: Path, faces: Path, *overrides: str) -> str:
     return finished.error_lines[0]
 
 
-def test_missing_index(own_faces: Path, tmp_path: Path) -> None:
+def test_missing_index_of_a_cut_file(own_faces: Path, tmp_path: Path) -> None:
     (own_faces / "train.idx").unlink()
+    with (own_faces / "train.rec").open("r+b") as file:
+        file.truncate(5000)
     line = refuse(tmp_path, own_faces)
     assert str(own_faces / "train.idx") in line
     assert "rebuild" in line
@@ -125,25 +127,40 @@ def test_two_ranks_are_told_too(faces: Path, tmp_path: Path) -> None:
     assert "holds no run" in finished.error_lines[0]
 
 
-def test_a_checkpoint_of_another_world_size(faces: Path, tmp_path: Path) -> None:
+def test_another_number_of_ranks_needs_the_same_global_batch(faces: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     config = write_run(tmp_path / "run.toml", output=output, faces=faces, steps=4)
     assert run(pfc("train", config), cwd=tmp_path).code == 0
     finished = run(torchrun(2, "train", config), cwd=tmp_path)
     assert "exitcode  : 2" in finished.err
-    assert "was written by 1 ranks, this run has 2: resume with the same number of ranks" in finished.error_lines[0]
+    assert "global_batch 8 but this loader has 16" in finished.error_lines[0]
+    finished = run(torchrun(2, "train", config, "--set", "data.batch_size=4"), cwd=tmp_path)
+    assert finished.code == 0, finished.err
+    assert "this run has taken all its 4 steps" in finished.err
 
 
-def test_a_damaged_checkpoint(faces: Path, tmp_path: Path) -> None:
+def test_damaged_checkpoints(faces: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    config = write_run(tmp_path / "run.toml", output=output, faces=faces, steps=4)
+    config = write_run(tmp_path / "run.toml", output=output, faces=faces, steps=8)
     assert run(pfc("train", config), cwd=tmp_path).code == 0
-    weights = output / "checkpoints" / "step_00000004" / "backbone.pt"
-    weights.write_bytes(weights.read_bytes()[:1000])
-    for command in (pfc("train", config), pfc("eval", output, "--pairs", faces / "verification.bin")):
-        finished = run(command, cwd=tmp_path)
-        assert (finished.code, len(finished.error_lines)) == (2, 1)
-        assert f"{weights}: damaged" in finished.err
+    older, newest = sorted((output / "checkpoints").iterdir())
+    numbers = newest / "rank_0000.bin"
+    numbers.write_bytes(numbers.read_bytes()[:1000])
+    finished = run(pfc("eval", output, "--pairs", faces / "verification.bin"), cwd=tmp_path)
+    assert (finished.code, len(finished.error_lines)) == (2, 1)
+    assert f"{numbers}: ends at byte 1000" in finished.err
+
+    finished = run(pfc("train", config), cwd=tmp_path)
+    assert finished.code == 0, finished.err
+    assert f"warning: {numbers}: ends at byte 1000" in finished.err
+    assert "continuing at step 5" in finished.err
+    assert run(pfc("checkpoint", "verify", output), cwd=tmp_path).code == 0, "it was written again"
+
+    for folder in (older, newest):
+        (folder / "rank_0000.bin").unlink()
+    finished = run(pfc("train", config), cwd=tmp_path)
+    assert (finished.code, len(finished.error_lines)) == (2, 1)
+    assert "none of its 2 checkpoints is whole" in finished.err
 
 
 def test_a_diverging_run_stops_before_it_spoils_anything(faces: Path, tmp_path: Path) -> None:

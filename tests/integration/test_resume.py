@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from checkpoint_reading import assert_identical, everything
 from commands import pfc, run, running, torchrun
 from small_faces import make_small_faces, write_run
 
@@ -47,23 +47,7 @@ def wait_for_step(process: subprocess.Popen[str], output: Path, step: int, deadl
 
 def final_state(output: Path) -> dict[str, Any]:
     folder = output / "checkpoints" / f"step_{STEPS:08d}"
-    return {path.name: torch.load(path, weights_only=True) for path in sorted(folder.glob("*.pt"))}
-
-
-def assert_identical(found: Any, truth: Any, where: str = "") -> None:
-    if isinstance(truth, torch.Tensor):
-        assert found.dtype == truth.dtype, where
-        assert torch.equal(found, truth), f"{where} differs by {(found.double() - truth.double()).abs().max()}"
-    elif isinstance(truth, dict):
-        assert found.keys() == truth.keys(), where
-        for key in truth:
-            assert_identical(found[key], truth[key], f"{where}/{key}")
-    elif isinstance(truth, list | tuple):
-        assert len(found) == len(truth), where
-        for index, pair in enumerate(zip(found, truth, strict=True)):
-            assert_identical(*pair, f"{where}/{index}")
-    else:
-        assert found == truth, where
+    return everything(folder)
 
 
 def learning_curve(output: Path) -> list[tuple[int, float]]:

@@ -1,11 +1,15 @@
 """Real faces as MXNet 1.9.1 wrote them; collected only where ../shared/faces exists."""
 
+import itertools
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
+import torch
 
-from data_pipeline import RecordReader, RecordWriter, check_identities, make_loader
+from data_pipeline import Augmentation, RecordReader, RecordWriter, check_identities, make_loader
+from data_pipeline.loader import DecoderName
 from data_pipeline.pairs import read_pairs
 
 pytestmark = pytest.mark.integration
@@ -33,6 +37,17 @@ def test_dali_decodes_every_image_once() -> None:
     loader = make_loader(FACES / "train.rec", batch_size=127, drop_last=False)
     seen = np.concatenate([batch.indices.numpy() for batch in loader])
     assert np.array_equal(np.sort(seen), np.arange(9525))
+
+
+def test_both_decoders_give_the_same_bits_of_real_faces() -> None:
+    usual = Augmentation(crop=0.3, down_up=0.2, color=0.5, grayscale=0.1)
+    for augmentation in (None, usual):
+        loaders = [
+            make_loader(FACES / "train.rec", batch_size=127, decoder=decoder, augmentation=augmentation)
+            for decoder in get_args(DecoderName)
+        ]
+        for dali, pillow in itertools.islice(zip(*loaders, strict=True), 9):
+            assert torch.equal(dali.images, pillow.images)
 
 
 def test_verification_pairs() -> None:

@@ -49,6 +49,15 @@ def run_gang(
     return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(world_size)]
 
 
+def leave_group() -> None:
+    """Destroy the process group where its threads hold nothing any more: see trainer.world.joined_world."""
+    last = torch.zeros(1)
+    for _ in range(4):
+        dist.all_reduce(last)
+    time.sleep(0.1)
+    dist.destroy_process_group()
+
+
 def _rank_main(
     rank: int, world_size: int, folder: Path, deadline_seconds: float, function: Callable[..., Any], args: Any
 ) -> None:
@@ -65,11 +74,7 @@ def _rank_main(
             )
         torch.save(function(rank, world_size, *args), folder / f"rank{rank}.pt")
         if world_size > 1:
-            last = torch.zeros(1)
-            for _ in range(4):
-                dist.all_reduce(last)
-            time.sleep(0.1)  # see trainer.world.joined_world
-            dist.destroy_process_group()
+            leave_group()
     except BaseException:
         (folder / f"rank{rank}.error").write_text(f"rank {rank} of {world_size}:\n{traceback.format_exc()}")
         raise

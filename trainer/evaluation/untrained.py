@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 CALIBRATION_BATCHES = 8
 
@@ -12,7 +13,7 @@ def calibrate_batch_norm(module: nn.Module, images: Tensor, *, batch_size: int, 
     images: [M, 3, S, S] uint8, M >= 2. Freshly built deep networks need it: with the initial statistics (mean 0,
     variance 1) nothing keeps activations in range in evaluation mode, and 100 layers overflow. No weight changes.
     """
-    norms = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)]
+    norms = [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()

@@ -1,0 +1,83 @@
+"""A few steps of a small model on some ranks, from the newest checkpoint in a folder to a new one there."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from partial_fc import CenterSGD, CosFace, PartialFC, SFace
+from trainer.checkpoint import Position, Trained, load_newest, save_checkpoint
+from trainer.config import config_from
+from trainer.engine import data_parallel
+from trainer.world import World
+
+CLASSES, DIM, SIZE, BATCH = 2203, 24, 8, 12
+LOSSES = {"sface": SFace(b=1.45), "cosface": CosFace()}
+
+
+def backbone() -> nn.Module:
+    """Normalisation that does not depend on how the global batch is split."""
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Conv2d(3, 6, 3), nn.GroupNorm(2, 6), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 36, DIM))
+
+
+def new_trained(loss: str, classes: int = CLASSES) -> Trained:
+    module = backbone()
+    head = PartialFC(classes, DIM, LOSSES[loss])
+    return Trained(
+        module,
+        torch.optim.SGD(module.parameters(), lr=0.02, momentum=0.9),
+        head,
+        CenterSGD(head, lr=0.02, momentum=0.9, weight_decay=1e-3),
+    )
+
+
+def global_batch(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    draw = torch.Generator().manual_seed(100 + step)
+    identities = torch.randint(CLASSES, (BATCH,), generator=draw)
+    patterns = torch.randn(CLASSES, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(7))
+    return patterns[identities] + 0.3 * torch.randn(BATCH, 3, SIZE, SIZE, generator=draw), identities
+
+
+def train_steps(trained: Trained, world: World, steps: range) -> list[str]:
+    network = data_parallel(trained.backbone, world, image_size=SIZE)
+    rows = slice(BATCH * world.rank // world.world_size, BATCH * (world.rank + 1) // world.world_size)
+    modes = []
+    for step in steps:
+        images, identities = (each[rows] for each in global_batch(step))
+        trained.head(network(images), identities).backward()
+        for optimizer in (trained.backbone_optimizer, trained.center_optimizer):
+            optimizer.step()
+            optimizer.zero_grad()
+        assert trained.head.stats is not None
+        modes.append(trained.head.stats.mode)
+    return modes
+
+
+def continue_run(rank: int, world_size: int, folder: Path, loss: str, steps: int) -> dict[str, Any]:
+    """Load what is there, take ``steps`` steps, save."""
+    world = World(rank, world_size, rank, torch.device("cpu"))
+    trained = new_trained(loss)
+    position, damages = load_newest(folder, trained, world=world, seed=0)
+    begin = position.step if position else 0
+    drawn = torch.rand(3)
+    modes = train_steps(trained, world, range(begin, begin + steps))
+    after = Position(begin + steps, (begin + steps) * BATCH, {"epoch": 0, "samples": 0})
+    config = config_from(
+        {"run": {"output": str(folder)}, "data": {"records": "train.rec"}, "train": {"steps": 99}}, "test"
+    )
+    save_checkpoint(folder, trained, after, config=config, world=world, keep=9)
+    return {
+        "begin": begin,
+        "damages": damages,
+        "modes": modes,
+        "drawn": drawn,
+        "centers": trained.head.centers.detach().clone(),
+        "backbone": torch.cat([each.detach().flatten() for each in trained.backbone.parameters()]),
+    }
+
+
+def continue_runs(rank: int, world_size: int, folder: Path, steps: int) -> dict[str, Any]:
+    """:func:`continue_run` for every loss, in folders of their own."""
+    return {loss: continue_run(rank, world_size, folder / loss, loss, steps) for loss in LOSSES}

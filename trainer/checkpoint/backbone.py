@@ -1,0 +1,82 @@
+"""The network alone, out of a checkpoint: for evaluation and export."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from trainer.backbones import build_backbone, read_state_dict
+from trainer.checkpoint.description import NAME, Description, complete_checkpoints, read_description
+from trainer.checkpoint.load import read_parts
+from trainer.checkpoint.parts import Part
+from trainer.checkpoint.storage import DamagedCheckpointError, RawReader
+from trainer.checkpoint.tree import empty_tensors, join_tree
+from trainer.config import Config, config_from
+from trainer.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class LoadedBackbone:
+    """A trained network, ready to embed. image_size: S of its input [B, 3, S, S]. step: of the checkpoint."""
+
+    module: nn.Module
+    image_size: int
+    step: int
+    config: Config
+
+
+def load_backbone(path: Path, device: torch.device) -> LoadedBackbone:
+    """The backbone of a run folder (its newest checkpoint) or of a checkpoint folder.
+
+    Raises ConfigError when there is none or it is damaged.
+    """
+    folder = _checkpoint_folder(path)
+    description = read_description(folder)
+    config = config_from(description.config, str(folder / NAME))
+    # The weights come from the checkpoint, so the run's pretrained file need not exist any more.
+    module = build_backbone(
+        config.backbone.model_copy(update={"pretrained": None}), image_size=config.data.image_size
+    ).to(device)
+    try:
+        module.load_state_dict(_weights(folder, description))
+    except RuntimeError as error:
+        raise ConfigError(f"{folder}: {str(error).splitlines()[0]}") from None
+    return LoadedBackbone(module, config.data.image_size, description.step, config)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """A backbone's state dict, on the CPU: of a state-dict file, a run folder (its newest checkpoint) or a
+    checkpoint folder.
+
+    Raises ConfigError when there is none or it is damaged.
+    """
+    if not path.is_dir():
+        return read_state_dict(path)
+    folder = _checkpoint_folder(path)
+    return _weights(folder, read_description(folder))
+
+
+def _weights(folder: Path, description: Description) -> dict[str, Tensor]:
+    reader = RawReader(folder, description.tensors)
+    try:
+        saved = description.shared["backbone"]
+        tensors = empty_tensors(saved, reader.metadata)
+        read_parts(reader, {name: Part(tensor) for name, tensor in tensors.items()}, world=None)
+        return dict(join_tree(saved, tensors))
+    except DamagedCheckpointError:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"{folder}: holds no backbone ({error}); use another checkpoint") from None
+
+
+def _checkpoint_folder(path: Path) -> Path:
+    """``path`` itself or the newest checkpoint of the run in it. Raises ConfigError when there is none."""
+    if (path / NAME).exists():
+        return path
+    if not path.exists():
+        raise ConfigError(f"{path}: no such run folder, checkpoint folder or .pt file")
+    complete = complete_checkpoints(path)
+    if not complete:
+        raise ConfigError(f"{path}: holds no complete checkpoint; train first: pfc train RUN.toml")
+    return complete[-1]
