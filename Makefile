@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 venv: $(READY)
 
-$(READY): pyproject.toml constraints.txt setup.py $(wildcard partial_fc/native/*)
+$(READY): pyproject.toml constraints.txt setup.py $(wildcard partial_fc/native/* data_pipeline/native/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "pfc needs Python 3.11 or newer: make venv PYTHON=python3.11"; exit 2; }
 	$(PYTHON) -m venv $(VENV)

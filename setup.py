@@ -1,4 +1,7 @@
-"""The compiled kernels, once per instruction set; where there is no compiler the package works without them, slower."""
+"""What is compiled: the head's kernels, once per instruction set, and the reader of whole batches.
+
+Where there is no compiler the package works without them, slower.
+"""
 
 import platform
 
@@ -24,5 +27,14 @@ setup(
             optional=True,
         )
         for level, flags in LEVELS.items()
+    ]
+    + [
+        Extension(
+            "data_pipeline._rows",
+            ["data_pipeline/native/read_rows.cpp"],
+            extra_compile_args=["-O3", "-std=c++17"],
+            language="c++",
+            optional=True,
+        )
     ]
 )

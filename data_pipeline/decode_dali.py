@@ -11,11 +11,13 @@ reading thread, whose time is hidden behind decoding.
 import importlib
 import io
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import torch.utils.dlpack
+from numpy.typing import NDArray
 from PIL import Image
 
 from data_pipeline.augment_image import blur_windows
@@ -24,7 +26,7 @@ from data_pipeline.augmentation_draws import draw
 from data_pipeline.batch import BadImageError, EncodedBatch
 from data_pipeline.decode_image import is_known_format
 from data_pipeline.errors import DataError
-from data_pipeline.image_size import jpeg_size
+from data_pipeline.image_rows import ImageRows, other_size
 
 try:
     # As Any: its stubs type a part of it only.
@@ -137,14 +139,12 @@ class _DecodePipeline:
 
     def _feed(self, batch: EncodedBatch) -> None:
         feeds: dict[str, Any] = {
-            # DALI reads more formats than Pillow is allowed to: both refuse the same.
-            "jpegs": [np.frombuffer(each if is_known_format(each) else b"\0", np.uint8) for each in batch.jpegs],
+            "jpegs": _as_rows(batch.jpegs),
             "flips": batch.flips.astype(np.int32),
         }
         augmentation, draws, size = self._augmentation, batch.draws, self._image_size
         if draws is not None and augmentation.resamples:
-            other_size = [jpeg_size(jpeg) != (size, size) for jpeg in batch.jpegs]
-            feeds["moved"] = draws.moved(size) | other_size
+            feeds["moved"] = draws.moved(size) | other_size(batch.jpegs, size)
             feeds["starts"], feeds["ends"] = map(np.ascontiguousarray, np.split(draws.boxes, 2, axis=1))
             feeds["small"] = np.repeat(draws.small.astype(np.float32)[:, None], 2, axis=1)
         if draws is not None and augmentation.down_up > 0:
@@ -185,8 +185,7 @@ class DaliDecoder:
 
     def submit(self, batch: EncodedBatch) -> None:
         """Start decoding a batch."""
-        right = (self._image_size, self._image_size)
-        resize = not self._resamples and any(jpeg_size(jpeg) != right for jpeg in batch.jpegs)
+        resize = not self._resamples and bool(other_size(batch.jpegs, self._image_size).any())
         if resize not in self._pipelines:
             self._pipelines[resize] = _DecodePipeline(self._max_batch, resize=resize, **self._arguments)
         self._pending.append((resize, batch))
@@ -229,6 +228,14 @@ class DaliDecoder:
                 single = None  # a pipeline that failed once is of no more use
         if bad:
             raise BadImageError(bad) from error
+
+
+def _as_rows(images: Sequence[bytes]) -> NDArray[np.uint8] | list[NDArray[np.uint8]]:
+    """As DALI takes them: one array where it can be, which saves 10 of 130 microseconds an image, else one of each."""
+    if isinstance(images, ImageRows) and images.all_jpeg:
+        return images.rows
+    # DALI reads more formats than Pillow is allowed to: both refuse the same.
+    return [np.frombuffer(each if is_known_format(each) else b"\0", np.uint8) for each in images]
 
 
 def _reason(failure: RuntimeError) -> str:
