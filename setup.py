@@ -1,4 +1,4 @@
-"""What is compiled: the head's kernels, once per instruction set, and the reader of whole batches.
+"""What is compiled: the head's kernels, once per instruction set, and what the loader does to every image.
 
 Where there is no compiler the package works without them, slower.
 """
@@ -30,8 +30,8 @@ setup(
     ]
     + [
         Extension(
-            "data_pipeline._rows",
-            ["data_pipeline/native/read_rows.cpp"],
+            "data_pipeline._native",
+            [f"data_pipeline/native/{name}.cpp" for name in ("read_rows", "to_planes")],
             extra_compile_args=["-O3", "-std=c++17"],
             language="c++",
             optional=True,

@@ -20,6 +20,7 @@ import torch.utils.dlpack
 from numpy.typing import NDArray
 from PIL import Image
 
+from data_pipeline import native_library
 from data_pipeline.augment_image import blur_windows
 from data_pipeline.augmentation import Augmentation
 from data_pipeline.augmentation_draws import draw
@@ -43,8 +44,10 @@ def _blank_jpeg(image_size: int) -> bytes:
     return buffer.getvalue()
 
 
-def _graph(augmentation: Augmentation, image_size: int, resize: bool, decoder: str) -> Any:
+def _graph(augmentation: Augmentation, image_size: int, resize: bool, decoder: str, planes: bool) -> Any:
     """JPEG bytes and what is drawn for them in, images [3, S, S] out; only what is configured is in the graph.
+
+    planes: False leaves the decoded pixels [S, S, 3] uint8 as they are.
 
     The same graph runs on the CPU and the GPU, and ``augment_image.py`` computes it without DALI, bit for bit as on
     the CPU: whoever changes one of them changes both.
@@ -65,6 +68,8 @@ def _graph(augmentation: Augmentation, image_size: int, resize: bool, decoder: s
         # would depend on its place in the batch, hence on the number of ranks.
         hw_decoder_load=1.0,
     )
+    if not planes:
+        return images
     size = (image_size, image_size)
     scaling = {"interp_type": types.INTERP_LINEAR, "antialias": True, "dtype": types.FLOAT}
     if augmentation.resamples:
@@ -105,11 +110,15 @@ class _DecodePipeline:
         on_gpu = device.type == "cuda"
         self._augmentation = augmentation
         self._image_size = image_size
+        # What is left to do behind the decoder is done faster by compiled code of our own.
+        self._planes = on_gpu or resize or not augmentation.only_flips or not native_library.available()
+        self._flips: deque[NDArray[np.bool_]] = deque()
         self._pipeline = dali.pipeline_def(_graph, enable_conditionals=True)(
             augmentation,
             image_size,
             resize,
             "mixed" if on_gpu else "cpu",
+            self._planes,
             batch_size=max_batch,
             num_threads=num_threads,
             device_id=device.index if on_gpu else None,
@@ -134,14 +143,19 @@ class _DecodePipeline:
     def collect(self) -> torch.Tensor:
         (images,) = self._pipeline.share_outputs()
         tensor: torch.Tensor = torch.utils.dlpack.from_dlpack(images.as_tensor())
+        if not self._planes:
+            tensor = _to_planes(tensor, self._flips.popleft())
         self._pipeline.release_outputs()
         return tensor
 
     def _feed(self, batch: EncodedBatch) -> None:
         feeds: dict[str, Any] = {
             "jpegs": _as_rows(batch.jpegs),
-            "flips": batch.flips.astype(np.int32),
         }
+        if self._planes:
+            feeds["flips"] = batch.flips.astype(np.int32)
+        else:
+            self._flips.append(batch.flips)
         augmentation, draws, size = self._augmentation, batch.draws, self._image_size
         if draws is not None and augmentation.resamples:
             feeds["moved"] = draws.moved(size) | other_size(batch.jpegs, size)
@@ -236,6 +250,14 @@ def _as_rows(images: Sequence[bytes]) -> NDArray[np.uint8] | list[NDArray[np.uin
         return images.rows
     # DALI reads more formats than Pillow is allowed to: both refuse the same.
     return [np.frombuffer(each if is_known_format(each) else b"\0", np.uint8) for each in images]
+
+
+def _to_planes(pixels: torch.Tensor, flips: NDArray[np.bool_]) -> torch.Tensor:
+    """[B, S, S, 3] uint8 -> [B, 3, S, S] float32 in [-1, 1], mirrored where ``flips`` [B] says so."""
+    count, height, width, channels = pixels.shape
+    planes = torch.empty(count, channels, height, width)
+    native_library.call("pfc_to_planes", count, height, width, pixels.numpy(), flips.astype(np.uint8), planes.numpy())
+    return planes
 
 
 def _reason(failure: RuntimeError) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipeline import row_reading
+from data_pipeline import native_library, row_reading
 from data_pipeline.errors import DataError
 from data_pipeline.image_rows import ImageRows
 from data_pipeline.properties import Properties, read_properties
@@ -90,7 +90,7 @@ class RecordReader(Sequence[Record]):
         Raises:
             DataError: as reading one of them.
         """
-        if not len(positions) or not row_reading.available():
+        if not len(positions) or not native_library.available():
             return None
         found = row_reading.read_rows(*self._extents(positions), known_header)
         if found is None:

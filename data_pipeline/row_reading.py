@@ -1,16 +1,14 @@
-"""The compiled reader of whole batches, where the package was installed with a compiler.
+"""Plain records of a whole batch, read by compiled code.
 
 Shapes: B images of a batch, L bytes of a row.
 """
 
-import ctypes
-import functools
-import sysconfig
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from data_pipeline import native_library
 
 SOUND, READ, CAREFULLY, TOO_LONG = range(4)
 HEADER_BYTES = 32  # of a plain record, in front of its image
@@ -27,11 +25,6 @@ class Rows(NamedTuple):
     states: NDArray[np.uint8]
 
 
-def available() -> bool:
-    """Whether the compiled reader is there."""
-    return _library() is not None
-
-
 def read_rows(
     files: NDArray[np.int32], offsets: NDArray[np.int64], sizes: NDArray[np.int64], known_header: bytes
 ) -> Rows | None:
@@ -41,6 +34,7 @@ def read_rows(
     has no marker behind it but that of its end; READ where nothing is known of the image; CAREFULLY where the record
     is not plain or not whole, and its row holds anything.
     None where the rows would be mostly empty: one image is far longer than the others.
+    Only where :func:`data_pipeline.native_library.available`.
     """
     length = int(sizes.max()) - HEADER_BYTES
     for _ in range(2):
@@ -63,20 +57,8 @@ def _read(
         np.empty((count, length), np.uint8), np.empty(count, np.int64), np.empty(count, np.int64),
         np.empty(count, np.uint8),
     )  # fmt: skip
-    _library().pfc_read_rows(
-        ctypes.c_int64(count), _place(files), _place(offsets), _place(sizes), known_header,
-        ctypes.c_int64(len(known_header)), _place(found.rows), ctypes.c_int64(length), _place(found.identities),
-        _place(found.lengths), _place(found.states),
+    native_library.call(
+        "pfc_read_rows", count, files, offsets, sizes, known_header, len(known_header), found.rows, length,
+        found.identities, found.lengths, found.states,
     )  # fmt: skip
     return found
-
-
-def _place(array: NDArray[Any]) -> ctypes.c_void_p:
-    assert array.flags.c_contiguous, "the reader walks over plain memory"
-    return ctypes.c_void_p(array.ctypes.data)
-
-
-@functools.cache
-def _library() -> Any:
-    path = Path(__file__).with_name(f"_rows{sysconfig.get_config_var('EXT_SUFFIX')}")
-    return ctypes.CDLL(str(path)) if path.exists() else None

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipeline import RecordReader, RecordWriter, make_loader, row_reading
+from data_pipeline import RecordReader, RecordWriter, make_loader, native_library
 from data_pipeline.blocks import BlockOrder, BlockShape
 from data_pipeline.record_shard import RecordShard
 
@@ -39,7 +39,7 @@ class Disk:
 
         monkeypatch.setattr(os, "posix_fadvise", posix_fadvise)
         monkeypatch.setattr(os, "pread", pread)
-        monkeypatch.setattr(row_reading, "available", lambda: False)  # the compiled reader asks the kernel itself
+        monkeypatch.setattr(native_library, "available", lambda: False)  # the compiled reader asks the kernel itself
 
     def _note(self, kind: str, descriptor: int, offset: int, length: int) -> None:
         self.log.append((kind, str(Path(f"/proc/self/fd/{descriptor}").readlink()), offset, offset + length))

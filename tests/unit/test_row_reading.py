@@ -1,4 +1,4 @@
-"""The compiled reader of whole batches: what it reads is what Python reads, and what it cannot is left to Python."""
+"""Compiled reading of whole batches: what it reads is what Python reads, and what it cannot is left to Python."""
 
 import importlib.util
 import os
@@ -12,7 +12,7 @@ from damaged_images import DAMAGES, SIZE, picture, write_images
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipeline import Augmentation, RecordReader, make_loader, row_reading
+from data_pipeline import Augmentation, RecordReader, make_loader, native_library, row_reading
 from data_pipeline.errors import BadRecordError
 from data_pipeline.image_fault import ImageCheck
 from data_pipeline.image_rows import ImageRows, other_size
@@ -37,8 +37,8 @@ def rows_of(reader: RecordReader, header: bytes = b"\0") -> tuple[list[int], Ima
     return found[0].tolist(), found[1], found[2]
 
 
-def test_the_reader_was_built() -> None:
-    assert row_reading.available(), "this environment has a compiler: make venv builds it"
+def test_the_library_was_built() -> None:
+    assert native_library.available(), "this environment has a compiler: make venv builds it"
 
 
 def test_images_with_the_known_header_need_no_look_from_python(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_batches_are_the_same_with_and_without_it(
 
     compiled, known = run()
     assert known == (5 if kind == "damaged" else 0)
-    monkeypatch.setattr(row_reading, "available", lambda: False)
+    monkeypatch.setattr(native_library, "available", lambda: False)
     plain, plain_known = run()
     assert plain_known == known
     for left, right in zip(compiled, plain, strict=True):
