@@ -51,6 +51,15 @@ def any_rank(world: World, flag: bool) -> bool:
     return bool(value.item())
 
 
+def largest(world: World, value: float) -> float:
+    """The largest of all ranks' values: a one-number all-reduce on the CPU. NaN is not for comparison."""
+    if world.world_size == 1:
+        return value
+    number = torch.tensor(value, dtype=torch.float64)
+    dist.all_reduce(number, dist.ReduceOp.MAX)
+    return float(number)
+
+
 def together(world: World, action: Callable[[], None], what: str) -> None:
     """Run ``action`` on every rank; if it fails on one, it fails on all.
 

@@ -9,7 +9,7 @@ from data_pipeline import DataError
 from trainer.agreement import PeerFailedError
 from trainer.commands import bench, checkpoint, data, eval, report, train
 from trainer.errors import ConfigError, ExitCode
-from trainer.step import NonFiniteLossError
+from trainer.non_finite import NonFiniteError
 from trainer.world import rank_prefix
 
 COMMANDS = (data, train, eval, report, checkpoint, bench)
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(handler(parsed))
     except (ConfigError, DataError) as error:
         return _complain(str(error), ExitCode.BAD_INPUT)
-    except (PeerFailedError, NonFiniteLossError) as error:
+    except (PeerFailedError, NonFiniteError) as error:
         return _complain(str(error), ExitCode.FAILURE)
     except KeyboardInterrupt:
         return _complain("interrupted; nothing half-done is left", ExitCode.FAILURE)

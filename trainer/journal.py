@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from partial_fc import HeadStats
+from trainer.checkpoint import Passed
+from trainer.engine import Outcome
 
 AVERAGED = (
     "loss",
@@ -33,25 +35,38 @@ class Journal:
         self._reset()
 
     def _reset(self) -> None:
-        self._sums = dict.fromkeys(AVERAGED, 0.0)
+        self._sums = dict.fromkeys((*AVERAGED, "gradient_norm"), 0.0)
         self._phases: dict[str, float] = {}
         self._modes: dict[str, int] = {}
         self._seconds = 0.0
         self._samples = 0
         self._steps = 0
+        self._taken = 0
         self._last: HeadStats | None = None
 
-    def add(self, stats: HeadStats, *, samples: int, step_seconds: float, phase_seconds: Mapping[str, float]) -> None:
-        """Take one step in; samples: of all ranks."""
-        for key in AVERAGED:
-            self._sums[key] += stats[key]
-        for phase, seconds in phase_seconds.items():
-            self._phases[phase] = self._phases.get(phase, 0.0) + seconds
-        self._modes[stats.mode] = self._modes.get(stats.mode, 0) + 1
+    def add(
+        self,
+        stats: HeadStats,
+        *,
+        samples: int,
+        step_seconds: float,
+        phase_seconds: Mapping[str, float],
+        outcome: Outcome | None = None,
+    ) -> None:
+        """Take one step in; samples: of all ranks. Of one that was passed over, the times alone."""
         self._seconds += step_seconds
         self._samples += samples
         self._steps += 1
         self._last = stats
+        for phase, seconds in phase_seconds.items():
+            self._phases[phase] = self._phases.get(phase, 0.0) + seconds
+        if outcome is not None and not outcome.applied:
+            return
+        self._taken += 1
+        for key in AVERAGED:
+            self._sums[key] += stats[key]
+        self._sums["gradient_norm"] += math.nan if outcome is None else outcome.gradient_norm
+        self._modes[stats.mode] = self._modes.get(stats.mode, 0) + 1
 
     @property
     def images_per_second(self) -> float:
@@ -67,14 +82,16 @@ class Journal:
         samples: int,
         learning_rate: float,
         skipped_records: Mapping[str, int] | None = None,
+        passed: Passed | None = None,
     ) -> dict[str, Any]:
         """Append the averages since the last line and return them; samples: all that the run has seen.
 
-        skipped_records: bad images that this rank replaced since it started, by reason.
+        skipped_records: bad images that this rank replaced since it started, by reason. passed: steps that were not
+        taken since the run began.
         """
         assert self._last is not None, "a line needs at least one step"
         line: dict[str, Any] = {"time": time, "step": step, "epoch": epoch, "samples": samples}
-        line |= {key: _number(total / self._steps) for key, total in self._sums.items()}
+        line |= {key: _number(total / self._taken if self._taken else math.nan) for key, total in self._sums.items()}
         line |= {
             "mode": self._last.mode,
             "mode_steps": self._modes,
@@ -84,6 +101,8 @@ class Journal:
             "images_per_second": self.images_per_second,
             "step_seconds": self._seconds / self._steps,
             "skipped_records": dict(skipped_records or {}),
+            "nonfinite_steps": passed.non_finite if passed else 0,
+            "overflow_steps": passed.overflow if passed else 0,
             "phase_seconds": {phase: seconds / self._steps for phase, seconds in self._phases.items()},
         }
         line |= self._constants

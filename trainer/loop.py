@@ -2,25 +2,26 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
 from data_pipeline import Batch
 from data_pipeline.loader import Loader
-from partial_fc import HeadStats
 from trainer.agreement import any_rank
-from trainer.checkpoint import Position, Trained, save_checkpoint
+from trainer.checkpoint import Position, Trained, load_newest, save_checkpoint
 from trainer.config import Config
+from trainer.engine import Engine
 from trainer.errors import ExitCode
 from trainer.journal import Journal
 from trainer.metrics import TrainingMetrics
+from trainer.non_finite import NonFiniteGuard, what_is_wrong
 from trainer.phases import PhaseClock
 from trainer.progress import Progress
 from trainer.run_verification import RunVerification
 from trainer.skipped_images import SkippedImages
-from trainer.step import TrainStep
+from trainer.step import StepResult, TrainStep
 from trainer.stopping import StopRequest
 from trainer.world import World
 
@@ -56,6 +57,7 @@ class TrainingLoop:
         plan: Plan,
         loader: Loader,
         trained: Trained,
+        engine: Engine,
         train_step: TrainStep,
         clock: PhaseClock,
         verification: RunVerification,
@@ -70,7 +72,9 @@ class TrainingLoop:
         self._plan = plan
         self._loader = loader
         self._trained = trained
+        self._engine = engine
         self._train_step = train_step
+        self._guard = NonFiniteGuard(config.failure, trained.passed)
         self._clock = clock
         self._verification = verification
         self._reporting = reporting
@@ -99,16 +103,19 @@ class TrainingLoop:
 
     def _take_step(self, batch: Batch) -> None:
         learning_rate = self._plan.learning_rate(self._step)
-        stats = self._train_step(batch, learning_rate)
+        result = self._train_step(batch, learning_rate, global_batch=self._loader.last_global_batch)
         self._step += 1
         self._samples += self._loader.last_global_batch
         step_seconds, phase_seconds = self._clock.finish_step()
-        self._account(batch, stats, learning_rate, step_seconds, phase_seconds)
+        goes_back = self._guard.judge(result)
+        self._account(batch, result, learning_rate, step_seconds, phase_seconds)
+        if goes_back:
+            self._go_back()
 
     def _account(
         self,
         batch: Batch,
-        stats: HeadStats,
+        result: StepResult,
         learning_rate: float,
         step_seconds: float,
         phase_seconds: dict[str, float],
@@ -119,15 +126,22 @@ class TrainingLoop:
             step=self._step,
             epoch=epoch,
             local_samples=len(batch.identities),
-            stats=stats,
+            stats=result.stats,
             learning_rate=learning_rate,
             step_seconds=step_seconds,
             phase_seconds=phase_seconds,
+            outcome=result.outcome,
         )
         self._skipped_images.update()
         to.journal.add(
-            stats, samples=self._loader.last_global_batch, step_seconds=step_seconds, phase_seconds=phase_seconds
+            result.stats,
+            samples=self._loader.last_global_batch,
+            step_seconds=step_seconds,
+            phase_seconds=phase_seconds,
+            outcome=result.outcome,
         )
+        if not result.outcome.applied:
+            self._tell_of_a_step_passed_over(result)
         if self._step % self._config.log.every_steps == 0 or self._step == self._plan.total_steps:
             line = to.journal.write(
                 time=time.time(),
@@ -136,24 +150,58 @@ class TrainingLoop:
                 samples=self._samples,
                 learning_rate=learning_rate,
                 skipped_records=self._skipped_images.counts,
+                passed=self._trained.passed,
             )
             to.log.info("step", **{key: value for key, value in line.items() if key != "time"})
             to.progress.figures(line)
         to.progress.step()
+
+    def _tell_of_a_step_passed_over(self, result: StepResult) -> None:
+        to, passed = self._reporting, self._trained.passed
+        if result.outcome.overflow:
+            to.log.info("float16 overflow", step=self._step, loss_scale=result.outcome.loss_scale)
+            return
+        reason = what_is_wrong(result.stats)
+        to.log.warning("step not finite", step=self._step, reason=reason, in_a_row=passed.in_a_row)
+        if passed.in_a_row == 1:
+            to.progress.say(f"step {self._step}: {reason}; passed over")
+
+    def _go_back(self) -> None:
+        """Take weights, centers, optimizer state and random numbers of a checkpoint; everything else goes on."""
+        counts = replace(self._trained.passed)
+        position, damages = load_newest(
+            self._run_folder,
+            self._trained,
+            world=self._world,
+            seed=self._config.run.seed,
+            before=self._guard.only_before(self._step),
+        )
+        self._trained.passed.take(counts)
+        for damage in damages:
+            self._reporting.log.warning("damaged checkpoint", reason=damage)
+        self._guard.went_back(None if position is None else position.step)
+        assert position is not None, "went_back raises without"
+        self._reporting.metrics.rollbacks.inc()
+        self._reporting.log.warning("rolled back", step=self._step, to_step=position.step)
+        self._reporting.progress.say(
+            f"step {self._step}: back to the weights of step {position.step}; going on with the images that follow"
+        )
+        self._clock.restart()
 
     def _between_steps(self) -> None:
         if self._step == self._plan.total_steps:
             return
         if self._due(self._config.evaluation.every_steps):
             self._verify()
-        if self._due(self._config.checkpoint.every_steps):
+        # A checkpoint amid steps that are not finite might hold the weights that cause it.
+        if self._due(self._config.checkpoint.every_steps) and not self._guard.in_doubt:
             self._save()
 
     def _due(self, every_steps: int) -> bool:
         return every_steps > 0 and self._step % every_steps == 0
 
     def _verify(self) -> None:
-        for result in self._verification.run(self._trained.backbone, self._step):
+        for result in self._verification.run(self._engine.to_evaluate(), self._step):
             self._reporting.metrics.accuracy.labels(result.name).set(result.accuracy_mean)
             self._reporting.log.info(
                 "verification", step=self._step, pairs=result.name, accuracy=result.accuracy_mean, auc=result.auc
@@ -166,6 +214,7 @@ class TrainingLoop:
 
     def _save(self) -> None:
         began = time.perf_counter()
+        self._guard.saving()
         folder = save_checkpoint(
             self._run_folder,
             self._trained,

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from data_pipeline.errors import REASONS
 from partial_fc import HeadStats
+from trainer.engine import Outcome
 from trainer.errors import ConfigError
 
 STEP_BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -32,6 +33,17 @@ class TrainingMetrics:
         self.gradient_error = Gauge(
             "pfc_gradient_error_ratio", "Estimated relative error of the batch's gradient.", registry=registry
         )
+        self.gradient_norm = Gauge(
+            "pfc_gradient_norm", "Norm of the backbone's gradient over all ranks, before clipping.", registry=registry
+        )
+        self.nonfinite_steps = Counter(
+            "pfc_nonfinite_steps", "Steps passed over because loss or gradient was NaN or infinite.", registry=registry
+        )
+        self.overflow_steps = Counter(
+            "pfc_overflow_steps", "Steps passed over because float16's loss scale was too large.", registry=registry
+        )
+        self.loss_scale = Gauge("pfc_loss_scale", "Scale of float16's gradient; 1 otherwise.", registry=registry)
+        self.rollbacks = Counter("pfc_rollbacks", "Times this process went back to a checkpoint.", registry=registry)
         self.head_steps = Counter("pfc_head_steps", "Steps by the head's path.", ["mode"], registry=registry)
         self.collective_bytes = Counter(
             "pfc_head_collective_bytes", "Payload this rank's head handed to collectives.", registry=registry
@@ -76,12 +88,23 @@ class TrainingMetrics:
         learning_rate: float,
         step_seconds: float,
         phase_seconds: Mapping[str, float],
+        outcome: Outcome | None = None,
     ) -> None:
-        """Take over one finished step."""
-        self.steps.inc()
-        self.samples.inc(local_samples)
+        """Take over one finished step. One that was passed over moves the counters of time and place alone."""
         self.step.set(step)
         self.epoch.set(epoch)
+        self.learning_rate.set(learning_rate)
+        self.step_seconds.observe(step_seconds)
+        for phase, seconds in phase_seconds.items():
+            self.phase_seconds.labels(phase).observe(seconds)
+        if outcome is not None:
+            self.loss_scale.set(outcome.loss_scale)
+            if not outcome.applied:
+                (self.overflow_steps if outcome.overflow else self.nonfinite_steps).inc()
+                return
+            self.gradient_norm.set(outcome.gradient_norm)
+        self.steps.inc()
+        self.samples.inc(local_samples)
         for part, value in (("total", stats.loss), ("intra", stats.loss_intra), ("inter", stats.loss_inter)):
             self.loss.labels(part).set(value)
         self.angle.labels("positive").set(stats.theta_positive)
@@ -91,10 +114,6 @@ class TrainingMetrics:
         self.gradient_error.set(stats.error)
         self.head_steps.labels(stats.mode).inc()
         self.collective_bytes.inc(stats.bytes_moved)
-        self.learning_rate.set(learning_rate)
-        self.step_seconds.observe(step_seconds)
-        for phase, seconds in phase_seconds.items():
-            self.phase_seconds.labels(phase).observe(seconds)
 
 
 @contextmanager

@@ -17,13 +17,14 @@ from trainer.agreement import first_rank_decides
 from trainer.backbones import build_backbone
 from trainer.checkpoint import Position, Trained, load_newest, read_weights
 from trainer.config import Config
-from trainer.engine import data_parallel
+from trainer.engine import DDPEngine, DeepSpeedEngine, Engine, LossScaler
 from trainer.errors import ConfigError, ExitCode
 from trainer.journal import Journal, forget_after
 from trainer.logs import rank_log
 from trainer.loop import Plan, Reporting, TrainingLoop
 from trainer.memory import keep_freed_memory
 from trainer.metrics import TrainingMetrics, exporter
+from trainer.optimizers import backbone_optimizer
 from trainer.phases import PhaseClock
 from trainer.progress import Progress
 from trainer.run_folder import claim_run_folder
@@ -32,7 +33,7 @@ from trainer.schedule import learning_rate_schedule
 from trainer.skipped_images import SkippedImages
 from trainer.step import TrainStep
 from trainer.stopping import stop_on_signals
-from trainer.world import World, joined_world
+from trainer.world import World, joined_world, prepare_deepspeed
 
 JOURNAL = "metrics.jsonl"
 
@@ -55,7 +56,10 @@ def train(config: Config) -> ExitCode:
         stop = stack.enter_context(stop_on_signals())
         world = stack.enter_context(
             joined_world(
-                config.run.device, expected_size=config.run.world_size, timeout_seconds=config.run.timeout_seconds
+                config.run.device,
+                expected_size=config.run.world_size,
+                timeout_seconds=config.run.timeout_seconds,
+                group_alone=config.train.engine == "deepspeed",
             )
         )
         data = open_data(config, world)
@@ -66,7 +70,7 @@ def train(config: Config) -> ExitCode:
         verification = RunVerification(
             config.evaluation, run_folder=config.run.output, image_size=config.data.image_size, world=world
         )
-        trained = build_trained(config, data.num_identities, world)
+        trained, engine = build_trained(config, data.num_identities, world)
         registry = CollectorRegistry()
         metrics = TrainingMetrics(registry)
         stack.enter_context(
@@ -74,7 +78,6 @@ def train(config: Config) -> ExitCode:
         )
         run_folder = Path(first_rank_decides(world, lambda: str(claim_run_folder(config))))
         log = stack.enter_context(rank_log(run_folder, world.rank))
-        network = data_parallel(trained.backbone, world, image_size=config.data.image_size)
         position, damages = resume(run_folder, trained, data.loader, world, seed=config.run.seed)
         facts = {
             "backbone": config.backbone.name,
@@ -100,13 +103,16 @@ def train(config: Config) -> ExitCode:
                 plan=plan,
                 loader=data.loader,
                 trained=trained,
+                engine=engine,
                 train_step=TrainStep(
-                    network,
+                    engine,
+                    trained.backbone,
                     trained.head,
-                    trained.backbone_optimizer,
                     trained.center_optimizer,
-                    device=world.device,
+                    world=world,
                     clock=clock,
+                    micro_batches=config.train.micro_batches,
+                    center_lr_share=config.optimizer.center_lr_share,
                 ),
                 clock=clock,
                 verification=verification,
@@ -116,10 +122,12 @@ def train(config: Config) -> ExitCode:
                 position=position,
             )
             try:
-                return loop.run()
+                code = loop.run()
             except BaseException:
                 log.exception("failed")
                 raise
+            engine.close()
+            return code
 
 
 def open_data(config: Config, world: World) -> Data:
@@ -150,13 +158,29 @@ def open_data(config: Config, world: World) -> Data:
         max_bad_images=config.data.max_bad_images,
         wrong_size=config.data.wrong_size,
     )
-    if config.backbone.normalization == "batch" and loader.smallest_batch < 2:
+    if config.backbone.normalization == "batch":
+        _check_local_batches(config, loader)
+    return Data(loader, num_identities)
+
+
+def _check_local_batches(config: Config, loader: Loader) -> None:
+    """Raise ConfigError where batch normalisation would see a single image."""
+    pieces = config.train.micro_batches
+    if config.data.batch_size // pieces < 2:
         raise ConfigError(
-            f"data.drop_last = false: the last batch of an epoch has {len(reader) % loader.global_batch} images, so a "
-            f"rank of {world.world_size} gets {loader.smallest_batch}, but batch normalisation needs at least 2: "
+            f"train.micro_batches = {pieces} leaves {config.data.batch_size // pieces} of a rank's "
+            f"{config.data.batch_size} images in a micro-batch, but batch normalisation needs at least 2: make it "
+            "smaller, data.batch_size larger, or choose another backbone.normalization"
+        )
+    largest = -(-loader.smallest_global_batch // loader.world_size)
+    fewest = loader.smallest_batch // min(pieces, max(1, largest))
+    if fewest < 2:
+        cut = "" if pieces == 1 else f", {fewest} of them in a micro-batch"
+        raise ConfigError(
+            f"data.drop_last = false: the last batch of an epoch has {loader.smallest_global_batch} images, so a "
+            f"rank of {loader.world_size} gets {loader.smallest_batch}{cut}, but batch normalisation needs at least 2: "
             "set data.drop_last = true, change data.batch_size or choose another backbone.normalization"
         )
-    return Data(loader, num_identities)
 
 
 def make_plan(config: Config, loader: Loader) -> Plan:
@@ -171,8 +195,12 @@ def make_plan(config: Config, loader: Loader) -> Plan:
     return Plan(total_steps, len(loader), schedule)
 
 
-def build_trained(config: Config, num_identities: int, world: World) -> Trained:
-    """Backbone, head and their optimizers, on this rank's device; weights depend on run.seed alone."""
+def build_trained(config: Config, num_identities: int, world: World) -> tuple[Trained, Engine]:
+    """Backbone, head and their optimizers, on this rank's device, and the engine that spreads the backbone over the
+    ranks; weights depend on run.seed alone.
+
+    Raises ConfigError for a backbone that cannot be built, compiled or handed to DeepSpeed as configured.
+    """
     torch.manual_seed(config.run.seed)
     backbone: nn.Module = build_backbone(
         config.backbone, image_size=config.data.image_size, read_weights=read_weights
@@ -188,13 +216,35 @@ def build_trained(config: Config, num_identities: int, world: World) -> Trained:
         device=world.device,
         seed=config.run.seed,
     )
-    sgd = config.optimizer
-    return Trained(
-        backbone,
-        torch.optim.SGD(backbone.parameters(), lr=sgd.lr, momentum=sgd.momentum, weight_decay=sgd.weight_decay),
-        head,
-        CenterSGD(head, lr=sgd.lr, momentum=sgd.momentum, weight_decay=sgd.weight_decay),
+    chosen = config.optimizer
+    center_optimizer = CenterSGD(
+        head, lr=chosen.lr * chosen.center_lr_share, momentum=chosen.momentum, weight_decay=chosen.decay_of_centers
     )
+    optimizer = backbone_optimizer(chosen, backbone)
+    scaler = LossScaler() if config.backbone.precision == "float16" else None
+    compiled_batch = -(-config.data.batch_size // config.train.micro_batches) if config.train.compile else None
+    if config.train.engine == "deepspeed":
+        prepare_deepspeed(world)
+        deepspeed = DeepSpeedEngine(
+            backbone,
+            optimizer,
+            world,
+            image_size=config.data.image_size,
+            table=config.deepspeed,
+            clip_norm=config.train.clip_norm,
+            compiled_batch=compiled_batch,
+        )
+        return Trained(backbone, optimizer, head, center_optimizer, deepspeed.partitioned), deepspeed
+    engine = DDPEngine(
+        backbone,
+        optimizer,
+        world,
+        image_size=config.data.image_size,
+        clip_norm=config.train.clip_norm,
+        loss_scaler=scaler,
+        compiled_batch=compiled_batch,
+    )
+    return Trained(backbone, optimizer, head, center_optimizer, loss_scaler=scaler), engine
 
 
 def resume(

@@ -2,8 +2,9 @@
 
 import importlib
 import os
+import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -86,15 +87,25 @@ def choose_device(name: str, local_rank: int) -> torch.device:
     return torch.device("cuda", index)
 
 
+def prepare_deepspeed(world: World, environment: MutableMapping[str, str] = os.environ) -> None:
+    """Tell DeepSpeed, which asks the environment, for which device this process works; before it is imported."""
+    environment["DS_ACCELERATOR"] = world.device.type
+    index = world.device.index if world.device.type == "cuda" else world.local_rank
+    environment["LOCAL_RANK"] = str(index)
+
+
 @contextmanager
 def joined_world(
     device_name: str,
     *,
     expected_size: int | None,
     timeout_seconds: float,
+    group_alone: bool = False,
     environment: Mapping[str, str] = os.environ,
 ) -> Iterator[World]:
-    """Join the process group (gloo on CPU, NCCL on GPU) and leave it at the end; a world of one needs none.
+    """Join the process group (gloo on CPU, NCCL on GPU) and leave it at the end.
+
+    A world of one needs none; ``group_alone`` gives it one, which DeepSpeed wants.
 
     Raises ConfigError, before joining, when the launcher started another number of ranks than expected.
     """
@@ -108,7 +119,7 @@ def joined_world(
     if device.type == "cuda":
         torch.cuda.set_device(device)
     world = World(rank, world_size, local_rank, device)
-    if world_size == 1:
+    if world_size == 1 and not group_alone:
         yield world
         return
     # Its defaults hold the group that exists when it is first imported, as every torch optimizer does lazily. The
@@ -120,6 +131,7 @@ def joined_world(
         backend,
         rank=rank,
         world_size=world_size,
+        store=dist.HashStore() if world_size == 1 else None,  # type: ignore[attr-defined]
         timeout=timedelta(seconds=timeout_seconds),
         device_id=device if device.type == "cuda" else None,
     )
@@ -134,4 +146,9 @@ def joined_world(
         # ever. ``last`` outlives its collectives and takes the place of other tensors in the threads' hands; asleep,
         # this thread leaves them the lock.
         time.sleep(SETTLE_SECONDS)
-        dist.destroy_process_group()
+        # DeepSpeed holds groups, whose threads live as long: its own function lets them go, too.
+        deepspeed = sys.modules.get("deepspeed.comm")
+        if deepspeed is not None and deepspeed.is_initialized():
+            deepspeed.destroy_process_group()
+        else:
+            dist.destroy_process_group()

@@ -11,13 +11,14 @@ from trainer.checkpoint.description import Description, complete_checkpoints, re
 from trainer.checkpoint.load import load_checkpoint, load_newest
 from trainer.checkpoint.save import CheckpointWriteError, save_checkpoint
 from trainer.checkpoint.storage import DamagedCheckpointError
-from trainer.checkpoint.trained import Position, Trained
+from trainer.checkpoint.trained import Passed, Position, Trained
 
 __all__ = [
     "CheckpointWriteError",
     "DamagedCheckpointError",
     "Description",
     "LoadedBackbone",
+    "Passed",
     "Position",
     "Trained",
     "complete_checkpoints",

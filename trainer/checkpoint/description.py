@@ -70,10 +70,13 @@ def read_description(folder: Path) -> Description:
     raise ConfigError(f"{path}: format {version}, this version of pfc reads {FORMAT_VERSION}")
 
 
-def complete_checkpoints(run_folder: Path) -> list[Path]:
-    """The run's complete checkpoints, oldest first; unfinished drafts are not among them."""
-    found = (run_folder / FOLDER).glob(f"step_*/{NAME}")
-    return sorted((path.parent for path in found), key=lambda folder: int(folder.name.removeprefix("step_")))
+def complete_checkpoints(run_folder: Path, *, before: int | None = None) -> list[Path]:
+    """The run's complete checkpoints, oldest first, or those of steps before ``before``; unfinished drafts are not
+    among them.
+    """
+    found = [path.parent for path in (run_folder / FOLDER).glob(f"step_*/{NAME}")]
+    by_step = sorted((int(folder.name.removeprefix("step_")), folder) for folder in found)
+    return [folder for step, folder in by_step if before is None or step < before]
 
 
 def _checksum(content: dict[str, Any]) -> str:

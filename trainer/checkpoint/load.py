@@ -16,7 +16,7 @@ from trainer.agreement import PeerFailedError, first_rank_decides, together
 from trainer.checkpoint.description import Description, complete_checkpoints, read_description
 from trainer.checkpoint.parts import Part, PartsLoadPlanner
 from trainer.checkpoint.storage import DamagedCheckpointError, RawReader
-from trainer.checkpoint.trained import CENTER_MOMENTUM, CENTERS, Position, Trained, load_optimizer_state
+from trainer.checkpoint.trained import CENTER_MOMENTUM, CENTERS, Position, Trained, load_shared_state
 from trainer.checkpoint.tree import empty_tensors, join_tree
 from trainer.errors import ConfigError
 from trainer.world import World
@@ -43,8 +43,7 @@ def load_checkpoint(folder: Path, trained: Trained, *, world: World, seed: int =
         motions = [each["motion"] for each in join_tree(states, tensors)]
         piece = _centers(description, trained, rows, shared["head"], motions)
         load_center_state(trained.head, trained.center_optimizer, [piece])
-        trained.backbone.load_state_dict(shared["backbone"])
-        load_optimizer_state(trained.backbone, trained.backbone_optimizer, shared["optimizer"])
+        load_shared_state(trained, shared)
         if description.world_size != world.world_size:
             torch.manual_seed(((seed * 1_000_003 + description.step) * 4099 + world.rank) % (1 << 63))
         else:
@@ -59,12 +58,16 @@ def load_checkpoint(folder: Path, trained: Trained, *, world: World, seed: int =
     return Position(description.step, description.samples, description.loader)
 
 
-def load_newest(run_folder: Path, trained: Trained, *, world: World, seed: int) -> tuple[Position | None, list[str]]:
+def load_newest(
+    run_folder: Path, trained: Trained, *, world: World, seed: int, before: int | None = None
+) -> tuple[Position | None, list[str]]:
     """Load a run's newest whole checkpoint: its position (None without any), and what was wrong with newer ones.
+
+    before: only checkpoints of earlier steps than this count.
 
     Raises ConfigError when there are checkpoints and none is whole, or the newest whole one does not fit this run.
     """
-    names = first_rank_decides(world, lambda: [str(path) for path in complete_checkpoints(run_folder)])
+    names = first_rank_decides(world, lambda: [str(path) for path in complete_checkpoints(run_folder, before=before)])
     damages: list[str] = []
     for name in reversed(names):
         try:
