@@ -1,6 +1,6 @@
 """What a checkpoint holds, and under which names."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -24,11 +24,16 @@ class Trained:
 
 @dataclass(frozen=True)
 class Position:
-    """Where a run stands: optimizer steps taken, samples seen by all ranks, the loader's exact place."""
+    """Where a run stands: optimizer steps taken, samples seen by all ranks, the loader's exact place.
+
+    metrics: what this rank has counted so far, plain values: see :mod:`trainer.metrics_so_far`. The learning rate is a
+    function of the step alone, so there is nothing of it to keep.
+    """
 
     step: int
     samples: int
     loader: dict[str, Any]
+    metrics: dict[str, Any] = field(default_factory=dict)
 
 
 def shared_state(trained: Trained) -> dict[str, Any]:
