@@ -140,6 +140,11 @@ class Config(_Table):
             )
         return self
 
+    @model_validator(mode="after")
+    def _best_checkpoint_is_known(self) -> "Config":
+        self.checkpoint.scored_pairs([path.stem for path in self.evaluation.pairs])
+        return self
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values as TOML and JSON can hold them: paths as text, absent values left out."""
         return self.model_dump(mode="json", exclude_none=True)

@@ -3,37 +3,24 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
-
-from structlog.typing import FilteringBoundLogger
 
 from data_pipeline import Batch
 from data_pipeline.loader import Loader
-from trainer.agreement import any_rank
-from trainer.checkpoint import Position, Trained, load_newest, save_checkpoint
+from trainer.agreement import any_rank_each
+from trainer.checkpoint import Position, Score, Trained
 from trainer.config import Config
 from trainer.engine import Engine
 from trainer.errors import ExitCode
-from trainer.journal import Journal
-from trainer.metrics import TrainingMetrics
-from trainer.non_finite import NonFiniteGuard, what_is_wrong
+from trainer.metrics_so_far import JOURNAL, TOTALS, RunTotals
+from trainer.non_finite import NonFiniteError, NonFiniteGuard, what_is_wrong
 from trainer.phases import PhaseClock
-from trainer.progress import Progress
+from trainer.reporting import Reporting
+from trainer.run_checkpoints import RunCheckpoints
 from trainer.run_verification import RunVerification
 from trainer.skipped_images import SkippedImages
 from trainer.step import StepResult, TrainStep
 from trainer.stopping import StopRequest
 from trainer.world import World
-
-
-@dataclass(frozen=True)
-class Reporting:
-    """Where a run tells how it goes."""
-
-    journal: Journal
-    metrics: TrainingMetrics
-    progress: Progress
-    log: FilteringBoundLogger
 
 
 @dataclass(frozen=True)
@@ -53,7 +40,6 @@ class TrainingLoop:
         *,
         config: Config,
         world: World,
-        run_folder: Path,
         plan: Plan,
         loader: Loader,
         trained: Trained,
@@ -61,6 +47,7 @@ class TrainingLoop:
         train_step: TrainStep,
         clock: PhaseClock,
         verification: RunVerification,
+        checkpoints: RunCheckpoints,
         reporting: Reporting,
         skipped_images: SkippedImages,
         stop: StopRequest,
@@ -68,7 +55,6 @@ class TrainingLoop:
     ) -> None:
         self._config = config
         self._world = world
-        self._run_folder = run_folder
         self._plan = plan
         self._loader = loader
         self._trained = trained
@@ -77,15 +63,29 @@ class TrainingLoop:
         self._guard = NonFiniteGuard(config.failure, trained.passed)
         self._clock = clock
         self._verification = verification
+        self._checkpoints = checkpoints
         self._reporting = reporting
         self._skipped_images = skipped_images
         self._stop = stop
         self._step = position.step
         self._samples = position.samples
-        self._saved_step = position.step if position.step else None
+        self._totals = RunTotals.from_state(position.metrics.get(TOTALS, {}))
+        self._journal_waits = False
+        reporting.journal.load_state(position.metrics.get(JOURNAL, {}))
 
     def run(self) -> ExitCode:
         """DONE when the last step is taken and saved, STOPPED when asked to stop earlier and saved."""
+        try:
+            try:
+                return self._run()
+            except NonFiniteError:  # on all ranks, in the same step
+                self._checkpoints.finish()
+                raise
+        except BaseException:
+            self._checkpoints.abandon()
+            raise
+
+    def _run(self) -> ExitCode:
         if self._step == 0 and self._config.evaluation.at_start:
             self._verify()
         while self._step < self._plan.total_steps:
@@ -96,7 +96,10 @@ class TrainingLoop:
                 if batch is None:
                     break
                 self._take_step(batch)
-                if any_rank(self._world, self._stop.asked):
+                # One all-reduce says all that ranks must agree on between two steps.
+                stop, busy, failed = any_rank_each(self._world, [self._stop.asked, *self._checkpoints.flags])
+                self._checkpoints.advance(busy=busy, failed=failed)
+                if stop:
                     return self._stop_here()
                 self._between_steps()
         return self._finish()
@@ -133,6 +136,9 @@ class TrainingLoop:
             outcome=result.outcome,
         )
         self._skipped_images.update()
+        self._totals.add_step(local_samples=len(batch.identities), seconds=step_seconds, mode=result.stats.mode)
+        self._totals.skipped_records = self._skipped_images.counts
+        to.metrics.record_totals(self._totals)
         to.journal.add(
             result.stats,
             samples=self._loader.last_global_batch,
@@ -152,6 +158,7 @@ class TrainingLoop:
                 skipped_records=self._skipped_images.counts,
                 passed=self._trained.passed,
             )
+            self._tell_of_journal()
             to.log.info("step", **{key: value for key, value in line.items() if key != "time"})
             to.progress.figures(line)
         to.progress.step()
@@ -169,12 +176,8 @@ class TrainingLoop:
     def _go_back(self) -> None:
         """Take weights, centers, optimizer state and random numbers of a checkpoint; everything else goes on."""
         counts = replace(self._trained.passed)
-        position, damages = load_newest(
-            self._run_folder,
-            self._trained,
-            world=self._world,
-            seed=self._config.run.seed,
-            before=self._guard.only_before(self._step),
+        position, damages = self._checkpoints.load_before(
+            self._guard.only_before(self._step), seed=self._config.run.seed
         )
         self._trained.passed.take(counts)
         for damage in damages:
@@ -191,17 +194,23 @@ class TrainingLoop:
     def _between_steps(self) -> None:
         if self._step == self._plan.total_steps:
             return
-        if self._due(self._config.evaluation.every_steps):
-            self._verify()
+        every = self._config.evaluation.every_steps
+        score = self._verify() if every > 0 and self._step % every == 0 else None
         # A checkpoint amid steps that are not finite might hold the weights that cause it.
-        if self._due(self._config.checkpoint.every_steps) and not self._guard.in_doubt:
-            self._save()
+        if not self._guard.in_doubt and self._checkpoints.is_wanted(self._step, score):
+            self._guard.saving()
+            self._checkpoints.save(self._position(), score)
+            self._clock.restart()
+        self._checkpoints.make_room(self._step)
 
-    def _due(self, every_steps: int) -> bool:
-        return every_steps > 0 and self._step % every_steps == 0
+    def _position(self) -> Position:
+        metrics = {TOTALS: self._totals.state(), JOURNAL: self._reporting.journal.state()}
+        return Position(self._step, self._samples, self._loader.state_dict(), metrics)
 
-    def _verify(self) -> None:
-        for result in self._verification.run(self._engine.to_evaluate(), self._step):
+    def _verify(self) -> Score | None:
+        """Verify, tell, and return what counts when checkpoints are compared."""
+        results = self._verification.run(self._engine.to_evaluate(), self._step)
+        for result in results:
             self._reporting.metrics.accuracy.labels(result.name).set(result.accuracy_mean)
             self._reporting.log.info(
                 "verification", step=self._step, pairs=result.name, accuracy=result.accuracy_mean, auc=result.auc
@@ -210,30 +219,16 @@ class TrainingLoop:
                 f"step {self._step}: {result.name} accuracy {100 * result.accuracy_mean:.2f}% "
                 f"± {100 * result.accuracy_std:.2f}"
             )
+        if self._verification.problem is not None:
+            self._warn("results of the verification are not stored", self._verification.problem)
+        score = self._checkpoints.score_of(results)
         self._clock.restart()
-
-    def _save(self) -> None:
-        began = time.perf_counter()
-        self._guard.saving()
-        folder = save_checkpoint(
-            self._run_folder,
-            self._trained,
-            Position(self._step, self._samples, self._loader.state_dict()),
-            config=self._config,
-            world=self._world,
-            keep=self._config.checkpoint.keep,
-        )
-        seconds = time.perf_counter() - began
-        self._saved_step = self._step
-        self._reporting.metrics.checkpoint_seconds.observe(seconds)
-        self._reporting.metrics.last_checkpoint_step.set(self._step)
-        self._reporting.log.info("checkpoint", step=self._step, folder=str(folder), seconds=seconds)
-        self._clock.restart()
+        return score
 
     def _stop_here(self) -> ExitCode:
         if self._step == self._plan.total_steps:
             return self._finish()
-        self._save()
+        self._save_now()
         self._reporting.log.info("stopped", step=self._step, signal=self._stop.signal_name)
         self._reporting.progress.say(
             f"stopped on request at step {self._step} of {self._plan.total_steps}, checkpoint written: "
@@ -242,9 +237,25 @@ class TrainingLoop:
         return ExitCode.STOPPED
 
     def _finish(self) -> ExitCode:
-        if self._saved_step != self._plan.total_steps:
-            self._save()
+        if not self._checkpoints.is_saved(self._plan.total_steps):
+            self._save_now()
         if not self._verification.has_results(self._step):
-            self._verify()
+            self._checkpoints.add_score(self._step, self._verify())
         self._reporting.log.info("finished", step=self._step, samples=self._samples)
         return ExitCode.DONE
+
+    def _save_now(self) -> None:
+        self._guard.saving()
+        self._checkpoints.save_now(self._position())
+
+    def _tell_of_journal(self) -> None:
+        """Say once that lines wait for room on the disk, and once that they are written."""
+        problem = self._reporting.journal.problem
+        if problem is not None and not self._journal_waits:
+            self._warn("lines of metrics.jsonl wait in memory", problem)
+        self._journal_waits = problem is not None
+
+    def _warn(self, text: str, problem: OSError) -> None:
+        reason = problem.strerror or str(problem)
+        self._reporting.log.warning(text, error=str(problem))
+        self._reporting.progress.say(f"warning: {text}: {reason}; the run goes on")

@@ -17,12 +17,14 @@ FOLDER = "evaluations"
 
 
 class RunVerification:
-    """The run's pair sets, read once; every rank embeds its part of each."""
+    """The run's pair sets, read once; every rank embeds its part of each. names: of the sets, in order."""
 
     def __init__(self, config: EvaluationConfig, *, run_folder: Path, image_size: int, world: World) -> None:
         names = [path.stem for path in config.pairs]
         if len(set(names)) != len(names):
             raise ConfigError(f"evaluation.pairs: two files share the name '{max(names, key=names.count)}': rename one")
+        self.names = names
+        self.problem: OSError | None = None  # why the last results could not be stored, on rank 0
         self._folder = run_folder / FOLDER
         self._world = world
         self._evaluators = [
@@ -44,6 +46,7 @@ class RunVerification:
 
     def run(self, backbone: nn.Module, step: int) -> list[VerificationResult]:
         """Evaluate and store; results on rank 0, an empty list elsewhere. ``backbone``: the unwrapped module."""
+        self.problem = None
         if not self._evaluators:
             return []
         share_buffers(backbone, self._world)
@@ -54,7 +57,10 @@ class RunVerification:
             def judge(evaluator: Evaluator = evaluator, parts: list[torch.Tensor] | None = parts) -> None:
                 if parts is not None:
                     results.append(evaluator.result(torch.cat(parts)))
-                    save_result(self._folder, step, results[-1])
+                    try:
+                        save_result(self._folder, step, results[-1])
+                    except OSError as error:  # a full disk takes the curves, not the run
+                        self.problem = error
 
             together(self._world, judge, f"verification on {evaluator.name}")
         return results

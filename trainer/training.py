@@ -21,12 +21,15 @@ from trainer.engine import DDPEngine, DeepSpeedEngine, Engine, LossScaler
 from trainer.errors import ConfigError, ExitCode
 from trainer.journal import Journal, forget_after
 from trainer.logs import rank_log
-from trainer.loop import Plan, Reporting, TrainingLoop
+from trainer.loop import Plan, TrainingLoop
 from trainer.memory import keep_freed_memory
 from trainer.metrics import TrainingMetrics, exporter
+from trainer.metrics_so_far import TOTALS, RunTotals
 from trainer.optimizers import backbone_optimizer
 from trainer.phases import PhaseClock
 from trainer.progress import Progress
+from trainer.reporting import Reporting
+from trainer.run_checkpoints import RunCheckpoints
 from trainer.run_folder import claim_run_folder
 from trainer.run_verification import RunVerification
 from trainer.schedule import learning_rate_schedule
@@ -96,10 +99,11 @@ def train(config: Config) -> ExitCode:
             for damage in damages:
                 progress.say(f"warning: {damage}: this run goes on from the one before")
             progress.say(_opening(config, data, plan, world, position))
+            reporting = Reporting(_journal(run_folder, world, position, data), metrics, progress, log)
+            totals = RunTotals.from_state(position.metrics.get(TOTALS, {}))
             loop = TrainingLoop(
                 config=config,
                 world=world,
-                run_folder=run_folder,
                 plan=plan,
                 loader=data.loader,
                 trained=trained,
@@ -116,8 +120,17 @@ def train(config: Config) -> ExitCode:
                 ),
                 clock=clock,
                 verification=verification,
-                reporting=Reporting(_journal(run_folder, world, position, data), metrics, progress, log),
-                skipped_images=SkippedImages(data.loader, metrics.skipped_records, log),
+                checkpoints=RunCheckpoints(
+                    config=config,
+                    world=world,
+                    run_folder=run_folder,
+                    trained=trained,
+                    reporting=reporting,
+                    pair_names=verification.names,
+                    position=position,
+                ),
+                reporting=reporting,
+                skipped_images=SkippedImages(data.loader, metrics.skipped_records, log, before=totals.skipped_records),
                 stop=stop,
                 position=position,
             )

@@ -49,11 +49,16 @@ class Trained:
 
 @dataclass(frozen=True)
 class Position:
-    """Where a run stands: optimizer steps taken, samples seen by all ranks, the loader's exact place."""
+    """Where a run stands: optimizer steps taken, samples seen by all ranks, the loader's exact place.
+
+    metrics: what this rank has counted so far, plain values: see :mod:`trainer.metrics_so_far`. The learning rate is a
+    function of the step alone, so there is nothing of it to keep.
+    """
 
     step: int
     samples: int
     loader: dict[str, Any]
+    metrics: dict[str, Any] = field(default_factory=dict)
 
 
 def shared_state(trained: Trained) -> dict[str, Any]:
