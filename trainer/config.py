@@ -22,6 +22,7 @@ from trainer.backbones import BackboneConfig
 from trainer.checkpoint_config import CheckpointConfig
 from trainer.errors import ConfigError
 from trainer.evaluation import EvaluationConfig
+from trainer.failure_config import FailureConfig
 from trainer.head_config import HeadConfig
 from trainer.schedule import ScheduleConfig
 
@@ -37,7 +38,7 @@ class RunConfig(_Table):
     seed: Annotated[int, Field(ge=0)] = 0
     device: str = "auto"  # auto, cpu, cuda, cuda:N
     world_size: Annotated[int, Field(ge=1)] | None = None  # refuse to run on any other number of ranks
-    timeout_seconds: Annotated[float, Field(gt=0)] = 600.0  # of any collective, the first meeting included
+    timeout_seconds: Annotated[float, Field(gt=0)] = 600.0  # of any collective
 
 
 class DataConfig(_Table):
@@ -133,6 +134,7 @@ class Config(_Table):
     schedule: ScheduleConfig = ScheduleConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    failure: FailureConfig = FailureConfig()
     metrics: MetricsConfig = MetricsConfig()
     log: LogConfig = LogConfig()
 

@@ -14,7 +14,7 @@ from trainer.errors import ConfigError
 RESOLVED = "run.toml"
 
 # Tables that may change between a stop and its continuation: they do not touch what is learned.
-FREE_TABLES = ("evaluation", "checkpoint", "metrics", "log")
+FREE_TABLES = ("evaluation", "checkpoint", "failure", "metrics", "log")
 FREE_KEYS = {("run", "output"), ("run", "device"), ("run", "timeout_seconds"), ("run", "world_size")}
 FREE_DATA_KEYS = {("data", "threads"), ("data", "prefetch"), ("data", "records")}
 # A run that a bad image has stopped may go on past it: what came before was the same either way.

@@ -13,26 +13,32 @@ from torch import nn
 from data_pipeline import RecordReader, check_identities, make_loader
 from data_pipeline.loader import Loader
 from partial_fc import CenterSGD, PartialFC
-from trainer.agreement import first_rank_decides
+from trainer.agreement import any_rank, first_rank_decides
 from trainer.backbones import build_backbone
+from trainer.bulletin import Bulletin
 from trainer.checkpoint import Position, Trained, load_newest, read_weights
+from trainer.complaint import complain
 from trainer.config import Config
 from trainer.engine import data_parallel
 from trainer.errors import ConfigError, ExitCode
 from trainer.journal import Journal, forget_after
 from trainer.logs import rank_log
-from trainer.loop import Plan, Reporting, TrainingLoop
+from trainer.loop import Plan, Reporting, TrainingLoop, Watching
 from trainer.memory import keep_freed_memory
 from trainer.metrics import TrainingMetrics, exporter
+from trainer.own_time import OwnTime
 from trainer.phases import PhaseClock
 from trainer.progress import Progress
+from trainer.pulse import BUILDING, JOINING, LEAVING, LOADING, OPENING, Pulse
 from trainer.run_folder import claim_run_folder
 from trainer.run_verification import RunVerification
 from trainer.schedule import learning_rate_schedule
 from trainer.skipped_images import SkippedImages
 from trainer.step import TrainStep
 from trainer.stopping import stop_on_signals
-from trainer.world import World, joined_world
+from trainer.stragglers import Stragglers
+from trainer.watchdog import Watchdog, explained, watched
+from trainer.world import World, joined_world, launched_place, meeting_store
 
 JOURNAL = "metrics.jsonl"
 
@@ -51,14 +57,27 @@ def train(config: Config) -> ExitCode:
     Raises ConfigError or DataError before anything is written when the input cannot be used.
     """
     keep_freed_memory()
+    pulse = Pulse()
     with ExitStack() as stack:
         stop = stack.enter_context(stop_on_signals())
+        watchdog = stack.enter_context(watched(watchdog_of_this_rank(config, pulse)))
+        stop.call_on_first(watchdog.asked_to_stop)
+        pulse.enter(JOINING)
         world = stack.enter_context(
             joined_world(
-                config.run.device, expected_size=config.run.world_size, timeout_seconds=config.run.timeout_seconds
+                config.run.device,
+                expected_size=config.run.world_size,
+                timeout_seconds=config.run.timeout_seconds,
+                join_seconds=config.failure.join_seconds,
             )
         )
+        stack.callback(pulse.enter, LEAVING)
+        stack.enter_context(explained(watchdog))
+        if any_rank(world, stop.asked):
+            return _stopped_early()
+        pulse.enter(OPENING)
         data = open_data(config, world)
+        pulse.enter(BUILDING)
         config = config.model_copy(
             update={"data": config.data.model_copy(update={"num_identities": data.num_identities})}
         )
@@ -72,10 +91,15 @@ def train(config: Config) -> ExitCode:
         stack.enter_context(
             exporter(registry, address=config.metrics.address, port=config.metrics.port, local_rank=world.local_rank)
         )
+        if any_rank(world, stop.asked):
+            return _stopped_early()
         run_folder = Path(first_rank_decides(world, lambda: str(claim_run_folder(config))))
         log = stack.enter_context(rank_log(run_folder, world.rank))
         network = data_parallel(trained.backbone, world, image_size=config.data.image_size)
+        pulse.enter(LOADING)
         position, damages = resume(run_folder, trained, data.loader, world, seed=config.run.seed)
+        if any_rank(world, stop.asked):
+            return _stopped_early()
         facts = {
             "backbone": config.backbone.name,
             "world_size": str(world.world_size),
@@ -88,7 +112,13 @@ def train(config: Config) -> ExitCode:
         for damage in damages:
             log.warning("damaged checkpoint", reason=damage)
         log.info("started", step=position.step, total_steps=plan.total_steps, **facts)
-        clock = PhaseClock(time.perf_counter)
+        own_time = OwnTime(trained.backbone, world.device, time.perf_counter)
+
+        def entered(part: str) -> None:
+            pulse.enter_part(part)
+            own_time.entered(part)
+
+        clock = PhaseClock(time.perf_counter, entered)
         with Progress(world, total_steps=plan.total_steps, done_steps=position.step, stream=sys.stderr) as progress:
             for damage in damages:
                 progress.say(f"warning: {damage}: this run goes on from the one before")
@@ -112,14 +142,48 @@ def train(config: Config) -> ExitCode:
                 verification=verification,
                 reporting=Reporting(_journal(run_folder, world, position, data), metrics, progress, log),
                 skipped_images=SkippedImages(data.loader, metrics.skipped_records, log),
+                watching=Watching(
+                    pulse,
+                    own_time,
+                    Stragglers(
+                        world,
+                        limit=config.failure.straggler_ratio,
+                        registry=registry,
+                        log=log,
+                        say=progress.say,
+                        name=watchdog.name_of,
+                    ),
+                ),
                 stop=stop,
                 position=position,
             )
             try:
-                return loop.run()
+                code = loop.run()
+                stop.satisfied()
+                return code
             except BaseException:
                 log.exception("failed")
                 raise
+
+
+def _stopped_early() -> ExitCode:
+    return complain(
+        "stopped on request before the first step, nothing is lost; run the same command again", ExitCode.STOPPED
+    )
+
+
+def watchdog_of_this_rank(config: Config, pulse: Pulse) -> Watchdog:
+    """Of the process that a launcher started; it meets the others through a connection of its own."""
+    rank, world_size, _ = launched_place()
+
+    def connect() -> Bulletin:
+        store = meeting_store(timeout_seconds=config.failure.join_seconds, may_host=False)
+        assert store is not None, "several ranks"
+        return Bulletin(store, rank=rank, world_size=world_size)
+
+    return Watchdog(
+        connect if world_size > 1 else None, rank=rank, world_size=world_size, limits=config.failure, pulse=pulse
+    )
 
 
 def open_data(config: Config, world: World) -> Data:
