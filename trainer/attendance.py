@@ -5,7 +5,7 @@ changed, so the clocks of different machines are never compared.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import astuple, dataclass
 
 from trainer.failure import Failure
@@ -89,7 +89,17 @@ class Attendance:
         missing = [rank for rank, since in sorted(self._missed_since.items()) if now - since > limit]
         if not missing:
             return None
-        return Failure(f"{self._names(missing)} did not come within {limit:g} s: see what its launcher says")
+        text = f"{self._names(missing)} did not come within {limit:g} s: see what its launcher says"
+        return Failure(text, absent=len(missing))
+
+    def ended(self, has_ended: Callable[[Beat], bool]) -> Failure | None:
+        """Ranks whose process is there no more, as ``has_ended`` tells; to be asked when something is wrong."""
+        beats = {rank: self._beats[rank] for rank in self._heard}
+        gone = [rank for rank, beat in sorted(beats.items()) if beat.standing.phase != LEFT and has_ended(beat)]
+        if not gone:
+            return None
+        text = f"{self._names(gone)} ended without a word, last seen in {beats[gone[0]].standing}: killed or crashed"
+        return Failure(text, absent=len(gone))
 
     def lost(self, now: float, limit: float | None = None) -> Failure | None:
         """Ranks that have been silent for longer than they may, or than ``limit``."""
@@ -105,7 +115,8 @@ class Attendance:
             return None
         seconds = now - self._heard[silent[0]]
         where = self._beats[silent[0]].standing
-        return Failure(f"{self._names(silent)} has been silent for {seconds:.0f} s, last seen in {where}: {HINT}")
+        text = f"{self._names(silent)} has been silent for {seconds:.0f} s, last seen in {where}: {HINT}"
+        return Failure(text, absent=len(silent))
 
     def _stuck(self, now: float) -> Failure | None:
         stalled = now - self._last_change

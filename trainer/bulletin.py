@@ -54,6 +54,6 @@ class Bulletin:
         """Tell that this rank knows of the failure."""
         self._store.add(HEARD, 1)
 
-    def all_have_heard(self) -> bool:
-        """Whether every rank has acknowledged."""
-        return self._store.add(HEARD, 0) >= self._world_size
+    def all_have_heard(self, failure: Failure) -> bool:
+        """Whether every rank that can has acknowledged."""
+        return self._store.add(HEARD, 0) >= self._world_size - failure.absent

@@ -15,10 +15,14 @@ FROM_OTHERS = ("gloo/", "NCCL", "nccl", "Connection closed by peer", "Connection
 
 @dataclass(frozen=True)
 class Failure:
-    """One line that says who failed, where and why, and the exit code of every rank that ends because of it."""
+    """One line that says who failed, where and why, and the exit code of every rank that ends because of it.
+
+    absent: how many ranks cannot hear of it any more.
+    """
 
     text: str
     code: ExitCode = ExitCode.FAILURE
+    absent: int = 0
 
     def to_json(self) -> str:
         """As the ranks pass it on."""
@@ -29,7 +33,7 @@ class Failure:
         """The counterpart; what is not one of these failures is one of unknown reason."""
         try:
             found = json.loads(content)
-            return Failure(str(found["text"])[:LONGEST_TEXT], ExitCode(found["code"]))
+            return Failure(str(found["text"])[:LONGEST_TEXT], ExitCode(found["code"]), int(found["absent"]))
         except (ValueError, KeyError, TypeError):
             return Failure("another process failed, it is not known how")
 

@@ -32,7 +32,7 @@ class StopRequest:
         self._now = now
         self._first_urgent: float | None = None
         self._on_first: Callable[[], None] | None = None
-        self.is_satisfied = False
+        self._is_satisfied = False
         self.signal_name: str | None = None
 
     @property
@@ -48,11 +48,11 @@ class StopRequest:
 
     def satisfied(self) -> None:
         """Nothing is left to stop: signals that come while the process leaves do not change its exit code any more."""
-        self.is_satisfied = True
+        self._is_satisfied = True
 
     def hear(self, number: int) -> None:
         """Take in one signal; any thread may call it."""
-        if self.is_satisfied:
+        if self._is_satisfied:
             return
         name, first = signal.Signals(number).name, not self.asked
         if number in URGENT:
@@ -72,9 +72,7 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Catch the stop signals within the block; the former handlers are put back after it.
-
-    A request that is satisfied by then leaves the signals ignored: the process is about to end.
+    """Catch the stop signals within the block. After it they are ignored: what the process returns is decided.
 
     Only the main thread may enter it.
     """
@@ -91,12 +89,13 @@ def stop_on_signals() -> Iterator[StopRequest]:
     thread = threading.Thread(target=listen, name="pfc-signals", daemon=True)
     thread.start()
     former_writing = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    former = {number: signal.signal(number, _leave_it_to_the_thread) for number in SIGNALS}
+    for number in SIGNALS:
+        signal.signal(number, _leave_it_to_the_thread)
     try:
         yield request
     finally:
-        for number, handler in former.items():
-            signal.signal(number, signal.SIG_IGN if request.is_satisfied else handler)
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
         signal.set_wakeup_fd(former_writing)
         os.close(writing)
         thread.join()

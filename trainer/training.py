@@ -15,7 +15,6 @@ from data_pipeline.loader import Loader
 from partial_fc import CenterSGD, PartialFC
 from trainer.agreement import any_rank, first_rank_decides
 from trainer.backbones import build_backbone
-from trainer.bulletin import Bulletin
 from trainer.checkpoint import Position, Trained, load_newest, read_weights
 from trainer.complaint import complain
 from trainer.config import Config
@@ -29,7 +28,7 @@ from trainer.metrics import TrainingMetrics, exporter
 from trainer.own_time import OwnTime
 from trainer.phases import PhaseClock
 from trainer.progress import Progress
-from trainer.pulse import BUILDING, JOINING, LEAVING, LOADING, OPENING, Pulse
+from trainer.pulse import BUILDING, LOADING, OPENING, Pulse
 from trainer.run_folder import claim_run_folder
 from trainer.run_verification import RunVerification
 from trainer.schedule import learning_rate_schedule
@@ -37,8 +36,8 @@ from trainer.skipped_images import SkippedImages
 from trainer.step import TrainStep
 from trainer.stopping import stop_on_signals
 from trainer.stragglers import Stragglers
-from trainer.watchdog import Watchdog, explained, watched
-from trainer.world import World, joined_world, launched_place, meeting_store
+from trainer.watched_world import watched_world
+from trainer.world import World
 
 JOURNAL = "metrics.jsonl"
 
@@ -60,19 +59,16 @@ def train(config: Config) -> ExitCode:
     pulse = Pulse()
     with ExitStack() as stack:
         stop = stack.enter_context(stop_on_signals())
-        watchdog = stack.enter_context(watched(watchdog_of_this_rank(config, pulse)))
-        stop.call_on_first(watchdog.asked_to_stop)
-        pulse.enter(JOINING)
-        world = stack.enter_context(
-            joined_world(
+        world, watchdog = stack.enter_context(
+            watched_world(
                 config.run.device,
                 expected_size=config.run.world_size,
                 timeout_seconds=config.run.timeout_seconds,
-                join_seconds=config.failure.join_seconds,
+                limits=config.failure,
+                pulse=pulse,
+                stop=stop,
             )
         )
-        stack.callback(pulse.enter, LEAVING)
-        stack.enter_context(explained(watchdog))
         if any_rank(world, stop.asked):
             return _stopped_early()
         pulse.enter(OPENING)
@@ -169,20 +165,6 @@ def train(config: Config) -> ExitCode:
 def _stopped_early() -> ExitCode:
     return complain(
         "stopped on request before the first step, nothing is lost; run the same command again", ExitCode.STOPPED
-    )
-
-
-def watchdog_of_this_rank(config: Config, pulse: Pulse) -> Watchdog:
-    """Of the process that a launcher started; it meets the others through a connection of its own."""
-    rank, world_size, _ = launched_place()
-
-    def connect() -> Bulletin:
-        store = meeting_store(timeout_seconds=config.failure.join_seconds, may_host=False)
-        assert store is not None, "several ranks"
-        return Bulletin(store, rank=rank, world_size=world_size)
-
-    return Watchdog(
-        connect if world_size > 1 else None, rank=rank, world_size=world_size, limits=config.failure, pulse=pulse
     )
 
 

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from trainer.attendance import Attendance, Beat
 from trainer.bulletin import Bulletin
@@ -165,7 +166,7 @@ class Watchdog:
                 failure = self._bulletin.tell(news) if news else None
             if failure is not None and self._learn(failure):
                 self._bulletin.acknowledge()
-            if self._failure is not None and self._bulletin.all_have_heard():
+            if self._failure is not None and self._bulletin.all_have_heard(self._failure):
                 self._all_know.set()
             self._contact = self._awake
         else:
@@ -191,7 +192,7 @@ class Watchdog:
         verdict = self._attendance.judge(self._awake)
         if verdict is not None or self._doubted_since is None:
             return verdict
-        verdict = self._attendance.lost(self._awake, DOUBT_SECONDS)
+        verdict = self._attendance.ended(_has_ended_here) or self._attendance.lost(self._awake, DOUBT_SECONDS)
         if verdict is None and self._awake - self._doubted_since > DOUBT_SECONDS + 2 * HURRIED_BEAT_SECONDS:
             assert self._doubted is not None, "set together"
             behind = self._attendance.behind() or "no rank is behind the others,"
@@ -235,7 +236,8 @@ class Watchdog:
                 self._all_know.set()
             if self._pulse.standing.phase == LEAVING:
                 left_since = self._awake if left_since is None else left_since
-                if self._awake - left_since > self._limits.silence_seconds:
+                # A silent rank is told of by name before that.
+                if self._awake - left_since > self._limits.silence_seconds + DOUBT_SECONDS:
                     self._learn(Failure("the ranks did not all come to the end together; the last checkpoint is whole"))
 
     def _patience(self) -> float:
@@ -248,6 +250,17 @@ class Watchdog:
         with suppress(OSError, ValueError):
             complain(f"{failure.text}; this rank stood in {self._pulse.standing}{failure.advice}", failure.code)
         self._end(int(failure.code))
+
+
+def _has_ended_here(beat: Beat) -> bool:
+    """Whether the process is one of this machine's, and is there no more."""
+    if beat.host != socket.gethostname() or not Path("/proc/self/stat").exists():
+        return False
+    try:
+        state = Path(f"/proc/{beat.process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return True
+    return state in "ZX"
 
 
 @contextmanager
