@@ -8,13 +8,10 @@ import torch.distributed as dist
 
 from data_pipeline import DataError
 from trainer.errors import ConfigError
+from trainer.errors import PeerFailedError as PeerFailedError
 from trainer.world import World
 
 Result = TypeVar("Result")
-
-
-class PeerFailedError(RuntimeError):
-    """Another rank failed in a step that all ranks take together; its own log says why."""
 
 
 def first_rank_decides(world: World, action: Callable[[], Result]) -> Result:

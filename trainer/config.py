@@ -41,7 +41,7 @@ class RunConfig(_Table):
     seed: Annotated[int, Field(ge=0)] = 0
     device: str = "auto"  # auto, cpu, cuda, cuda:N
     world_size: Annotated[int, Field(ge=1)] | None = None  # refuse to run on any other number of ranks
-    timeout_seconds: Annotated[float, Field(gt=0)] = 600.0  # of any collective, the first meeting included
+    timeout_seconds: Annotated[float, Field(gt=0)] = 600.0  # of any collective
 
 
 class DataConfig(_Table):

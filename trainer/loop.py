@@ -13,14 +13,26 @@ from trainer.engine import Engine
 from trainer.errors import ExitCode
 from trainer.metrics_so_far import JOURNAL, TOTALS, RunTotals
 from trainer.non_finite import NonFiniteError, NonFiniteGuard, what_is_wrong
+from trainer.own_time import OwnTime
 from trainer.phases import PhaseClock
+from trainer.pulse import EVALUATING, FIRST_STEP, SAVING, STEP, Pulse
 from trainer.reporting import Reporting
 from trainer.run_checkpoints import RunCheckpoints
 from trainer.run_verification import RunVerification
 from trainer.skipped_images import SkippedImages
 from trainer.step import StepResult, TrainStep
 from trainer.stopping import StopRequest
+from trainer.stragglers import Stragglers
 from trainer.world import World
+
+
+@dataclass(frozen=True)
+class Watching:
+    """What the watchdog and the comparison of ranks need to be told."""
+
+    pulse: Pulse
+    own_time: OwnTime
+    stragglers: Stragglers
 
 
 @dataclass(frozen=True)
@@ -50,6 +62,7 @@ class TrainingLoop:
         checkpoints: RunCheckpoints,
         reporting: Reporting,
         skipped_images: SkippedImages,
+        watching: Watching,
         stop: StopRequest,
         position: Position,
     ) -> None:
@@ -66,12 +79,14 @@ class TrainingLoop:
         self._checkpoints = checkpoints
         self._reporting = reporting
         self._skipped_images = skipped_images
+        self._watching = watching
         self._stop = stop
         self._step = position.step
         self._samples = position.samples
         self._totals = RunTotals.from_state(position.metrics.get(TOTALS, {}))
         self._journal_waits = False
         reporting.journal.load_state(position.metrics.get(JOURNAL, {}))
+        self._step_phase = FIRST_STEP
 
     def run(self) -> ExitCode:
         """DONE when the last step is taken and saved, STOPPED when asked to stop earlier and saved."""
@@ -88,28 +103,38 @@ class TrainingLoop:
     def _run(self) -> ExitCode:
         if self._step == 0 and self._config.evaluation.at_start:
             self._verify()
+            if self._stop_is_agreed():
+                return self._stop_here()
         while self._step < self._plan.total_steps:
             batches = iter(self._loader)
             while self._step < self._plan.total_steps:
+                self._watching.pulse.enter(self._step_phase, self._step + 1)
                 with self._clock.phase("data"):
                     batch = next(batches, None)
                 if batch is None:
                     break
                 self._take_step(batch)
-                # One all-reduce says all that ranks must agree on between two steps.
-                stop, busy, failed = any_rank_each(self._world, [self._stop.asked, *self._checkpoints.flags])
-                self._checkpoints.advance(busy=busy, failed=failed)
-                if stop:
+                if self._stop_is_agreed():
                     return self._stop_here()
-                self._between_steps()
+                if self._between_steps() and self._stop_is_agreed():
+                    return self._stop_here()
         return self._finish()
+
+    def _stop_is_agreed(self) -> bool:
+        """Between two steps: one all-reduce says all that ranks must agree on."""
+        self._watching.pulse.enter_part("agreement")
+        stop, busy, failed = any_rank_each(self._world, [self._stop.asked, *self._checkpoints.flags])
+        self._checkpoints.advance(busy=busy, failed=failed)
+        return stop
 
     def _take_step(self, batch: Batch) -> None:
         learning_rate = self._plan.learning_rate(self._step)
         result = self._train_step(batch, learning_rate, global_batch=self._loader.last_global_batch)
         self._step += 1
         self._samples += self._loader.last_global_batch
+        self._step_phase = STEP
         step_seconds, phase_seconds = self._clock.finish_step()
+        self._watching.stragglers.add(self._step, own_seconds=self._watching.own_time.take(), step_seconds=step_seconds)
         goes_back = self._guard.judge(result)
         self._account(batch, result, learning_rate, step_seconds, phase_seconds)
         if goes_back:
@@ -191,17 +216,22 @@ class TrainingLoop:
         )
         self._clock.restart()
 
-    def _between_steps(self) -> None:
+    def _between_steps(self) -> bool:
+        """What is due after some steps; whether anything was, which takes long enough to be asked to stop."""
         if self._step == self._plan.total_steps:
-            return
+            return False
         every = self._config.evaluation.every_steps
-        score = self._verify() if every > 0 and self._step % every == 0 else None
+        verify = every > 0 and self._step % every == 0
+        score = self._verify() if verify else None
         # A checkpoint amid steps that are not finite might hold the weights that cause it.
-        if not self._guard.in_doubt and self._checkpoints.is_wanted(self._step, score):
+        save = not self._guard.in_doubt and self._checkpoints.is_wanted(self._step, score)
+        if save:
+            self._watching.pulse.enter(SAVING, self._step)
             self._guard.saving()
             self._checkpoints.save(self._position(), score)
             self._clock.restart()
         self._checkpoints.make_room(self._step)
+        return verify or save
 
     def _position(self) -> Position:
         metrics = {TOTALS: self._totals.state(), JOURNAL: self._reporting.journal.state()}
@@ -209,7 +239,8 @@ class TrainingLoop:
 
     def _verify(self) -> Score | None:
         """Verify, tell, and return what counts when checkpoints are compared."""
-        results = self._verification.run(self._engine.to_evaluate(), self._step)
+        self._watching.pulse.enter(EVALUATING, self._step)
+        results = self._verification.run(self._engine.to_evaluate(), self._step, self._stop_is_agreed)
         for result in results:
             self._reporting.metrics.accuracy.labels(result.name).set(result.accuracy_mean)
             self._reporting.log.info(
@@ -228,7 +259,11 @@ class TrainingLoop:
     def _stop_here(self) -> ExitCode:
         if self._step == self._plan.total_steps:
             return self._finish()
-        self._save_now()
+        if not self._checkpoints.is_saved(self._step):
+            self._save_now()
+        return self._stopped()
+
+    def _stopped(self) -> ExitCode:
         self._reporting.log.info("stopped", step=self._step, signal=self._stop.signal_name)
         self._reporting.progress.say(
             f"stopped on request at step {self._step} of {self._plan.total_steps}, checkpoint written: "
@@ -240,11 +275,15 @@ class TrainingLoop:
         if not self._checkpoints.is_saved(self._plan.total_steps):
             self._save_now()
         if not self._verification.has_results(self._step):
-            self._checkpoints.add_score(self._step, self._verify())
+            score = self._verify()
+            if self._stop_is_agreed() and not self._verification.has_results(self._step):
+                return self._stopped()
+            self._checkpoints.add_score(self._step, score)
         self._reporting.log.info("finished", step=self._step, samples=self._samples)
         return ExitCode.DONE
 
     def _save_now(self) -> None:
+        self._watching.pulse.enter(SAVING, self._step)
         self._guard.saving()
         self._checkpoints.save_now(self._position())
 

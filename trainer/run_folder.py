@@ -4,6 +4,7 @@ OUTPUT/  run.toml  metrics.jsonl  logs/rank_0000.jsonl  evaluations/  checkpoint
 """
 
 import os
+import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from trainer.errors import ConfigError
 RESOLVED = "run.toml"
 
 # Tables that may change between a stop and its continuation: they do not touch what is learned.
-FREE_TABLES = ("evaluation", "checkpoint", "metrics", "log")
+FREE_TABLES = ("evaluation", "checkpoint", "failure", "metrics", "log")
 FREE_KEYS = {("run", "output"), ("run", "device"), ("run", "timeout_seconds"), ("run", "world_size")}
 FREE_DATA_KEYS = {("data", "threads"), ("data", "prefetch"), ("data", "records")}
 # A run that a bad image has stopped may go on past it: what came before was the same either way.
@@ -23,11 +24,16 @@ FREE_DATA_KEYS |= {("data", "bad_images"), ("data", "max_bad_images")}
 FREE_DATA_KEYS |= {("data", "batch_size")}
 
 
+# What a process that was killed while writing leaves behind.
+HALF_WRITTEN = ("checkpoints/.step_*.part", "evaluations/*/.*.tmp")
+
+
 def claim_run_folder(config: Config) -> Path:
     """Make the run's folder, or recognise it as this same run's, to be continued.
 
-    Writes ``run.toml`` (resolved configuration). Raises ConfigError when the folder holds another run, naming
-    the first key that differs, or something that is no run at all.
+    Writes ``run.toml`` (resolved configuration) and removes what a killed process left half-written.
+    Raises ConfigError when the folder holds another run, naming the first key that differs, or something that is no
+    run at all.
     """
     folder = config.run.output
     resolved = folder / RESOLVED
@@ -56,6 +62,12 @@ def claim_run_folder(config: Config) -> Path:
     except OSError:
         draft.unlink(missing_ok=True)
         raise
+    for pattern in HALF_WRITTEN:
+        for left in folder.glob(pattern):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
     return folder
 
 

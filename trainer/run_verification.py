@@ -1,5 +1,6 @@
 """Verification during a run: the pairs are split over the ranks, rank 0 scores and stores."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -44,14 +45,21 @@ class RunVerification:
         dist.broadcast(answer, 0)
         return bool(answer.item())
 
-    def run(self, backbone: nn.Module, step: int) -> list[VerificationResult]:
-        """Evaluate and store; results on rank 0, an empty list elsewhere. ``backbone``: the unwrapped module."""
+    def run(
+        self, backbone: nn.Module, step: int, interrupted: Callable[[], bool] = lambda: False
+    ) -> list[VerificationResult]:
+        """Evaluate and store; results on rank 0, an empty list elsewhere. ``backbone``: the unwrapped module.
+
+        ``interrupted`` is asked between two pair sets, on all ranks alike; True leaves out the rest.
+        """
         self.problem = None
         if not self._evaluators:
             return []
         share_buffers(backbone, self._world)
         results: list[VerificationResult] = []
-        for evaluator in self._evaluators:
+        for number, evaluator in enumerate(self._evaluators):
+            if number and interrupted():
+                break
             parts = self._gather(evaluator.embed_part(backbone, self._world.rank, self._world.world_size))
 
             def judge(evaluator: Evaluator = evaluator, parts: list[torch.Tensor] | None = parts) -> None:

@@ -13,21 +13,24 @@ from torch import nn
 from data_pipeline import RecordReader, check_identities, make_loader
 from data_pipeline.loader import Loader
 from partial_fc import CenterSGD, PartialFC
-from trainer.agreement import first_rank_decides
+from trainer.agreement import any_rank, first_rank_decides
 from trainer.backbones import build_backbone
 from trainer.checkpoint import Position, Trained, load_newest, read_weights
+from trainer.complaint import complain
 from trainer.config import Config
 from trainer.engine import DDPEngine, DeepSpeedEngine, Engine, LossScaler
 from trainer.errors import ConfigError, ExitCode
 from trainer.journal import Journal, forget_after
 from trainer.logs import rank_log
-from trainer.loop import Plan, TrainingLoop
+from trainer.loop import Plan, TrainingLoop, Watching
 from trainer.memory import keep_freed_memory
 from trainer.metrics import TrainingMetrics, exporter
 from trainer.metrics_so_far import TOTALS, RunTotals
 from trainer.optimizers import backbone_optimizer
+from trainer.own_time import OwnTime
 from trainer.phases import PhaseClock
 from trainer.progress import Progress
+from trainer.pulse import BUILDING, LOADING, OPENING, Pulse
 from trainer.reporting import Reporting
 from trainer.run_checkpoints import RunCheckpoints
 from trainer.run_folder import claim_run_folder
@@ -36,7 +39,9 @@ from trainer.schedule import learning_rate_schedule
 from trainer.skipped_images import SkippedImages
 from trainer.step import TrainStep
 from trainer.stopping import stop_on_signals
-from trainer.world import World, joined_world, prepare_deepspeed
+from trainer.stragglers import Stragglers
+from trainer.watched_world import watched_world
+from trainer.world import World, prepare_deepspeed
 
 JOURNAL = "metrics.jsonl"
 
@@ -55,17 +60,25 @@ def train(config: Config) -> ExitCode:
     Raises ConfigError or DataError before anything is written when the input cannot be used.
     """
     keep_freed_memory()
+    pulse = Pulse()
     with ExitStack() as stack:
         stop = stack.enter_context(stop_on_signals())
-        world = stack.enter_context(
-            joined_world(
+        world, watchdog = stack.enter_context(
+            watched_world(
                 config.run.device,
                 expected_size=config.run.world_size,
                 timeout_seconds=config.run.timeout_seconds,
+                limits=config.failure,
+                pulse=pulse,
+                stop=stop,
                 group_alone=config.train.engine == "deepspeed",
             )
         )
+        if any_rank(world, stop.asked):
+            return _stopped_early()
+        pulse.enter(OPENING)
         data = open_data(config, world)
+        pulse.enter(BUILDING)
         config = config.model_copy(
             update={"data": config.data.model_copy(update={"num_identities": data.num_identities})}
         )
@@ -79,9 +92,14 @@ def train(config: Config) -> ExitCode:
         stack.enter_context(
             exporter(registry, address=config.metrics.address, port=config.metrics.port, local_rank=world.local_rank)
         )
+        if any_rank(world, stop.asked):
+            return _stopped_early()
         run_folder = Path(first_rank_decides(world, lambda: str(claim_run_folder(config))))
         log = stack.enter_context(rank_log(run_folder, world.rank))
+        pulse.enter(LOADING)
         position, damages = resume(run_folder, trained, data.loader, world, seed=config.run.seed)
+        if any_rank(world, stop.asked):
+            return _stopped_early()
         facts = {
             "backbone": config.backbone.name,
             "world_size": str(world.world_size),
@@ -94,7 +112,13 @@ def train(config: Config) -> ExitCode:
         for damage in damages:
             log.warning("damaged checkpoint", reason=damage)
         log.info("started", step=position.step, total_steps=plan.total_steps, **facts)
-        clock = PhaseClock(time.perf_counter)
+        own_time = OwnTime(trained.backbone, world.device, time.perf_counter)
+
+        def entered(part: str) -> None:
+            pulse.enter_part(part)
+            own_time.entered(part)
+
+        clock = PhaseClock(time.perf_counter, entered)
         with Progress(world, total_steps=plan.total_steps, done_steps=position.step, stream=sys.stderr) as progress:
             for damage in damages:
                 progress.say(f"warning: {damage}: this run goes on from the one before")
@@ -131,6 +155,18 @@ def train(config: Config) -> ExitCode:
                 ),
                 reporting=reporting,
                 skipped_images=SkippedImages(data.loader, metrics.skipped_records, log, before=totals.skipped_records),
+                watching=Watching(
+                    pulse,
+                    own_time,
+                    Stragglers(
+                        world,
+                        limit=config.failure.straggler_ratio,
+                        registry=registry,
+                        log=log,
+                        say=progress.say,
+                        name=watchdog.name_of,
+                    ),
+                ),
                 stop=stop,
                 position=position,
             )
@@ -139,8 +175,15 @@ def train(config: Config) -> ExitCode:
             except BaseException:
                 log.exception("failed")
                 raise
+            stop.satisfied()
             engine.close()
             return code
+
+
+def _stopped_early() -> ExitCode:
+    return complain(
+        "stopped on request before the first step, nothing is lost; run the same command again", ExitCode.STOPPED
+    )
 
 
 def open_data(config: Config, world: World) -> Data:

@@ -32,7 +32,11 @@ def data_parallel(backbone: nn.Module, world: World, *, image_size: int, settlin
     if world.world_size == 1:
         return backbone
     wrapped = DistributedDataParallel(
-        backbone, device_ids=[world.device] if world.device.type == "cuda" else None, gradient_as_bucket_view=True
+        backbone,
+        device_ids=[world.device] if world.device.type == "cuda" else None,
+        gradient_as_bucket_view=True,
+        # Rank 0's buffers are the run's, see share_buffers: sent before every forward they would only cost a wait.
+        forward_sync_buffers=False,
     )
     wrapped.register_comm_hook(None, _sum_over_ranks)
     # The reordering happens at the start of the second forward.
@@ -56,7 +60,7 @@ def throw_away_passes(network: nn.Module, device: torch.device, *, image_size: i
 
 
 def share_buffers(backbone: nn.Module, world: World) -> None:
-    """Give every rank rank 0's buffers (batch-norm statistics), as DDP does before its next forward.
+    """Give every rank rank 0's buffers (batch-norm statistics).
 
     Needed before all ranks evaluate together: each has seen its own local batches only.
     """
