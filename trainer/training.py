@@ -15,10 +15,11 @@ from data_pipeline.loader import Loader
 from partial_fc import CenterSGD, PartialFC
 from trainer.agreement import first_rank_decides
 from trainer.backbones import build_backbone
-from trainer.checkpoint import Position, Trained, load_newest, read_weights
+from trainer.checkpoint import Position, Trained, complete_checkpoints, load_newest, read_weights, save_checkpoint
 from trainer.config import Config
 from trainer.engine import data_parallel
 from trainer.errors import ConfigError, ExitCode
+from trainer.growth import Grown, GrowthStoppedError, grow
 from trainer.journal import Journal, forget_after
 from trainer.logs import rank_log
 from trainer.loop import Plan, Reporting, TrainingLoop
@@ -26,12 +27,13 @@ from trainer.memory import keep_freed_memory
 from trainer.metrics import TrainingMetrics, exporter
 from trainer.phases import PhaseClock
 from trainer.progress import Progress
-from trainer.run_folder import claim_run_folder
+from trainer.run_folder import check_run_folder, claim_run_folder
+from trainer.run_identities import RunIdentities
 from trainer.run_verification import RunVerification
 from trainer.schedule import learning_rate_schedule
 from trainer.skipped_images import SkippedImages
 from trainer.step import TrainStep
-from trainer.stopping import stop_on_signals
+from trainer.stopping import StopRequest, stop_on_signals
 from trainer.world import World, joined_world
 
 JOURNAL = "metrics.jsonl"
@@ -59,9 +61,10 @@ def train(config: Config) -> ExitCode:
             )
         )
         data = open_data(config, world)
-        config = config.model_copy(
-            update={"data": config.data.model_copy(update={"num_identities": data.num_identities})}
-        )
+        identities = RunIdentities(data.loader.reader, data.num_identities, config.run.output)
+        names_sha256 = first_rank_decides(world, lambda: identities.settle(config.data.identities_sha256))
+        resolved = {"num_identities": data.num_identities, "identities_sha256": names_sha256}
+        config = config.model_copy(update={"data": config.data.model_copy(update=resolved)})
         plan = make_plan(config, data.loader)
         verification = RunVerification(
             config.evaluation, run_folder=config.run.output, image_size=config.data.image_size, world=world
@@ -72,8 +75,19 @@ def train(config: Config) -> ExitCode:
         stack.enter_context(
             exporter(registry, address=config.metrics.address, port=config.metrics.port, local_rank=world.local_rank)
         )
-        run_folder = Path(first_rank_decides(world, lambda: str(claim_run_folder(config))))
+        first_rank_decides(world, lambda: check_run_folder(config))
+        try:
+            grown = _grown(config, trained, data, identities, world, stop)
+        except GrowthStoppedError as reason:
+            _say_first(world, str(reason))
+            return ExitCode.STOPPED
+        run_folder = Path(first_rank_decides(world, lambda: str(_claim(config, identities))))
         log = stack.enter_context(rank_log(run_folder, world.rank))
+        if grown is not None:
+            # From here on this is a run like any other: what resumes now and what would resume later is the same.
+            beginning = Position(0, 0, data.loader.state_dict())
+            save_checkpoint(run_folder, trained, beginning, config=config, world=world, keep=config.checkpoint.keep)
+            grown.log(log)
         network = data_parallel(trained.backbone, world, image_size=config.data.image_size)
         position, damages = resume(run_folder, trained, data.loader, world, seed=config.run.seed)
         facts = {
@@ -92,6 +106,8 @@ def train(config: Config) -> ExitCode:
         with Progress(world, total_steps=plan.total_steps, done_steps=position.step, stream=sys.stderr) as progress:
             for damage in damages:
                 progress.say(f"warning: {damage}: this run goes on from the one before")
+            for line in grown.lines(config.growth) if grown is not None and config.growth is not None else ():
+                progress.say(line)
             progress.say(_opening(config, data, plan, world, position))
             loop = TrainingLoop(
                 config=config,
@@ -120,6 +136,34 @@ def train(config: Config) -> ExitCode:
             except BaseException:
                 log.exception("failed")
                 raise
+
+
+def _grown(
+    config: Config, trained: Trained, data: Data, identities: RunIdentities, world: World, stop: StopRequest
+) -> Grown | None:
+    """Take over from the run that this one grows from, unless it has a checkpoint of its own by now."""
+    if config.growth is None or first_rank_decides(world, lambda: bool(complete_checkpoints(config.run.output))):
+        return None
+    return grow(
+        config,
+        trained,
+        data.loader.reader,
+        names=lambda: identities.names,
+        world=world,
+        stop=stop,
+        say=lambda text: _say_first(world, text),
+    )
+
+
+def _claim(config: Config, identities: RunIdentities) -> Path:
+    folder = claim_run_folder(config)
+    identities.keep()
+    return folder
+
+
+def _say_first(world: World, text: str) -> None:
+    if world.is_first:
+        print(text, file=sys.stderr, flush=True)
 
 
 def open_data(config: Config, world: World) -> Data:
