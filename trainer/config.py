@@ -24,6 +24,7 @@ from trainer.deepspeed_config import DeepSpeedTable, zero_stage
 from trainer.errors import ConfigError
 from trainer.evaluation import EvaluationConfig
 from trainer.failure_config import FailureConfig
+from trainer.growth_config import GrowthConfig
 from trainer.head_config import HeadConfig
 from trainer.optimizer_config import OptimizerConfig
 from trainer.schedule import ScheduleConfig
@@ -49,6 +50,7 @@ class DataConfig(_Table):
 
     records: AbsolutePath | tuple[AbsolutePath, ...]  # .rec files, or folders that hold a data set
     num_identities: Annotated[int, Field(ge=1)] | None = None  # None: as the property file or the labels say
+    identities_sha256: str | None = None  # of the names in identities.tsv; None: whatever they are
     image_size: Annotated[int, Field(ge=32)] = 112
     batch_size: Annotated[int, Field(ge=2)] = 64  # per rank; batch normalisation needs two
     drop_last: bool = True  # leave out the images of an epoch that fill no global batch
@@ -116,6 +118,15 @@ class Config(_Table):
     failure: FailureConfig = FailureConfig()
     metrics: MetricsConfig = MetricsConfig()
     log: LogConfig = LogConfig()
+    growth: GrowthConfig | None = None  # take over from an older run
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "Config":
+        if self.growth is not None and self.backbone.pretrained is not None:
+            raise ValueError(
+                "growth.from and backbone.pretrained both say where the backbone comes from: leave pretrained out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _tables_go_together(self) -> "Config":
@@ -147,7 +158,7 @@ class Config(_Table):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values as TOML and JSON can hold them: paths as text, absent values left out."""
-        return self.model_dump(mode="json", exclude_none=True)
+        return self.model_dump(mode="json", exclude_none=True, by_alias=True)
 
     def to_toml(self) -> str:
         """The resolved configuration, as written beside the checkpoints."""
@@ -217,8 +228,9 @@ def _describe(problem: Any) -> str:
 def _known_keys(model: type[BaseModel] = Config, prefix: str = "") -> list[str]:
     keys: list[str] = []
     for name, field in model.model_fields.items():
-        keys.append(prefix + name)
+        key = prefix + (field.alias or name)
+        keys.append(key)
         for kind in (field.annotation, *get_args(field.annotation)):
             if isinstance(kind, type) and issubclass(kind, BaseModel):
-                keys.extend(_known_keys(kind, f"{prefix}{name}."))
+                keys.extend(_known_keys(kind, f"{key}."))
     return keys

@@ -15,11 +15,12 @@ from data_pipeline.loader import Loader
 from partial_fc import CenterSGD, PartialFC
 from trainer.agreement import any_rank, first_rank_decides
 from trainer.backbones import build_backbone
-from trainer.checkpoint import Position, Trained, load_newest, read_weights
+from trainer.checkpoint import Position, Trained, complete_checkpoints, load_newest, read_weights, save_checkpoint
 from trainer.complaint import complain
 from trainer.config import Config
 from trainer.engine import DDPEngine, DeepSpeedEngine, Engine, LossScaler
 from trainer.errors import ConfigError, ExitCode
+from trainer.growth import Grown, GrowthStoppedError, grow
 from trainer.journal import Journal, forget_after
 from trainer.logs import rank_log
 from trainer.loop import Plan, TrainingLoop, Watching
@@ -33,12 +34,13 @@ from trainer.progress import Progress
 from trainer.pulse import BUILDING, LOADING, OPENING, Pulse
 from trainer.reporting import Reporting
 from trainer.run_checkpoints import RunCheckpoints
-from trainer.run_folder import claim_run_folder
+from trainer.run_folder import check_run_folder, claim_run_folder
+from trainer.run_identities import RunIdentities
 from trainer.run_verification import RunVerification
 from trainer.schedule import learning_rate_schedule
 from trainer.skipped_images import SkippedImages
 from trainer.step import TrainStep
-from trainer.stopping import stop_on_signals
+from trainer.stopping import StopRequest, stop_on_signals
 from trainer.stragglers import Stragglers
 from trainer.watched_world import watched_world
 from trainer.world import World, prepare_deepspeed
@@ -79,9 +81,10 @@ def train(config: Config) -> ExitCode:
         pulse.enter(OPENING)
         data = open_data(config, world)
         pulse.enter(BUILDING)
-        config = config.model_copy(
-            update={"data": config.data.model_copy(update={"num_identities": data.num_identities})}
-        )
+        identities = RunIdentities(data.loader.reader, data.num_identities, config.run.output)
+        names_sha256 = first_rank_decides(world, lambda: identities.settle(config.data.identities_sha256))
+        resolved = {"num_identities": data.num_identities, "identities_sha256": names_sha256}
+        config = config.model_copy(update={"data": config.data.model_copy(update=resolved)})
         plan = make_plan(config, data.loader)
         verification = RunVerification(
             config.evaluation, run_folder=config.run.output, image_size=config.data.image_size, world=world
@@ -94,9 +97,20 @@ def train(config: Config) -> ExitCode:
         )
         if any_rank(world, stop.asked):
             return _stopped_early()
-        run_folder = Path(first_rank_decides(world, lambda: str(claim_run_folder(config))))
-        log = stack.enter_context(rank_log(run_folder, world.rank))
         pulse.enter(LOADING)
+        first_rank_decides(world, lambda: check_run_folder(config))
+        try:
+            grown = _grown(config, trained, engine, data, identities, world, stop)
+        except GrowthStoppedError as reason:
+            _say_first(world, str(reason))
+            return ExitCode.STOPPED
+        run_folder = Path(first_rank_decides(world, lambda: str(_claim(config, identities))))
+        log = stack.enter_context(rank_log(run_folder, world.rank))
+        if grown is not None:
+            # From here on this is a run like any other: what resumes now and what would resume later is the same.
+            beginning = Position(0, 0, data.loader.state_dict())
+            save_checkpoint(run_folder, trained, beginning, config=config, world=world, keep=config.checkpoint.keep)
+            grown.log(log)
         position, damages = resume(run_folder, trained, data.loader, world, seed=config.run.seed)
         if any_rank(world, stop.asked):
             return _stopped_early()
@@ -122,6 +136,8 @@ def train(config: Config) -> ExitCode:
         with Progress(world, total_steps=plan.total_steps, done_steps=position.step, stream=sys.stderr) as progress:
             for damage in damages:
                 progress.say(f"warning: {damage}: this run goes on from the one before")
+            for line in grown.lines(config.growth) if grown is not None and config.growth is not None else ():
+                progress.say(line)
             progress.say(_opening(config, data, plan, world, position))
             reporting = Reporting(_journal(run_folder, world, position, data), metrics, progress, log)
             totals = RunTotals.from_state(position.metrics.get(TOTALS, {}))
@@ -184,6 +200,41 @@ def _stopped_early() -> ExitCode:
     return complain(
         "stopped on request before the first step, nothing is lost; run the same command again", ExitCode.STOPPED
     )
+
+
+def _grown(
+    config: Config,
+    trained: Trained,
+    engine: Engine,
+    data: Data,
+    identities: RunIdentities,
+    world: World,
+    stop: StopRequest,
+) -> Grown | None:
+    """Take over from the run that this one grows from, unless it has a checkpoint of its own by now."""
+    if config.growth is None or first_rank_decides(world, lambda: bool(complete_checkpoints(config.run.output))):
+        return None
+    return grow(
+        config,
+        trained,
+        data.loader.reader,
+        network=engine.to_evaluate,
+        names=lambda: identities.names,
+        world=world,
+        stop=stop,
+        say=lambda text: _say_first(world, text),
+    )
+
+
+def _claim(config: Config, identities: RunIdentities) -> Path:
+    folder = claim_run_folder(config)
+    identities.keep()
+    return folder
+
+
+def _say_first(world: World, text: str) -> None:
+    if world.is_first:
+        print(text, file=sys.stderr, flush=True)
 
 
 def open_data(config: Config, world: World) -> Data:
