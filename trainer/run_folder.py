@@ -14,13 +14,15 @@ from trainer.errors import ConfigError
 RESOLVED = "run.toml"
 
 # Tables that may change between a stop and its continuation: they do not touch what is learned.
-FREE_TABLES = ("evaluation", "checkpoint", "metrics", "log")
+FREE_TABLES = ("evaluation", "checkpoint", "failure", "metrics", "log", "deepspeed")
 FREE_KEYS = {("run", "output"), ("run", "device"), ("run", "timeout_seconds"), ("run", "world_size")}
 FREE_DATA_KEYS = {("data", "threads"), ("data", "prefetch"), ("data", "records")}
 # A run that a bad image has stopped may go on past it: what came before was the same either way.
 FREE_DATA_KEYS |= {("data", "bad_images"), ("data", "max_bad_images")}
 # Images per rank: on another number of ranks it differs, and the loader's position refuses another global batch.
 FREE_DATA_KEYS |= {("data", "batch_size")}
+# How the work of a step is spread: checkpoints are the same from any engine, and pieces add up to the same step.
+FREE_KEYS |= {("train", "engine"), ("train", "micro_batches"), ("train", "compile")}
 
 
 def claim_run_folder(config: Config) -> Path:
