@@ -16,7 +16,7 @@ from trainer.checkpoint import Passed
 from trainer.failure_config import FailureConfig
 from trainer.step import StepResult
 
-ADVICE = "lower optimizer.lr or lengthen schedule.warmup, and resume from the last checkpoint"
+ADVICE = "lower optimizer.lr or lengthen schedule.warmup"
 
 
 class NonFiniteError(RuntimeError):
@@ -30,6 +30,7 @@ class NonFiniteGuard:
         self._config = config
         self._passed = passed
         self._went_back_to: int | None = None
+        self._in_a_row = ""  # what is wrong, in words
 
     @property
     def in_doubt(self) -> bool:
@@ -52,11 +53,12 @@ class NonFiniteGuard:
             raise NonFiniteError(f"{reason}: {ADVICE}")
         if passed.in_a_row < config.max_skipped_in_a_row:
             return False
-        in_a_row = f"{reason}, in {passed.in_a_row} steps in a row"
+        self._in_a_row = f"{reason}, in {passed.in_a_row} steps in a row"
         if config.non_finite == "skip":
-            raise NonFiniteError(f"{in_a_row}: {ADVICE}")
+            raise NonFiniteError(f"{self._in_a_row}: {ADVICE}")
         if passed.rollbacks >= config.max_rollbacks:
-            raise NonFiniteError(f"{in_a_row}, after going back to a checkpoint {passed.rollbacks} times: {ADVICE}")
+            times = f"{passed.rollbacks} {'time' if passed.rollbacks == 1 else 'times'}"
+            raise NonFiniteError(f"{self._in_a_row}, after going back to a checkpoint {times}: {ADVICE}")
         return True
 
     def only_before(self, step: int) -> int:
@@ -67,11 +69,8 @@ class NonFiniteGuard:
     def went_back(self, step: int | None) -> None:
         """The run has gone back to the checkpoint of ``step``. Raises NonFiniteError where there was none."""
         if step is None:
-            raise NonFiniteError(
-                f"the loss or the gradient is not finite, in {self._passed.in_a_row} steps in a row, and there is no "
-                f"{'older ' if self._went_back_to is not None else ''}checkpoint to go back to: lower optimizer.lr or "
-                "lengthen schedule.warmup"
-            )
+            kind = "" if self._went_back_to is None else "older "
+            raise NonFiniteError(f"{self._in_a_row}, and there is no {kind}checkpoint to go back to: {ADVICE}")
         self._went_back_to = step
         self._passed.in_a_row = 0
         self._passed.rollbacks += 1

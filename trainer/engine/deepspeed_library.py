@@ -6,6 +6,7 @@ import importlib
 import io
 import logging
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -34,6 +35,8 @@ def import_deepspeed() -> Any:
     for handler in logger.handlers:
         if isinstance(handler, logging.StreamHandler):
             handler.setStream(sys.stderr)
+    # It calls collectives by names that torch is about to give up: said once per call and rank otherwise.
+    warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
     # A C++ all-reduce for inference, which no training path calls: 50 s of compilation on two cores.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     return deepspeed

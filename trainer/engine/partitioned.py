@@ -41,6 +41,7 @@ class PartitionedBackbone:
         One parameter after the other: no rank ever holds more than one whole beyond what it keeps.
         """
         keep = self._world.is_first
+        self._link_states()
         states: dict[str, Any] = {name: {} for name in self._learning}
         for key, value in self._common_state().items():
             for name, parameter in self._learning.items():
@@ -97,10 +98,18 @@ class PartitionedBackbone:
                     state.setdefault(key, torch.zeros_like(flat))
                 else:
                     state[key] = value.clone()
-        if not self._splits_weights and example:
-            link = self._deepspeed.utils.lazy_init_hp_params_optimizer_state
-            for parameters, flat in zip(self._zero.bit16_groups, self._flat_stretches(), strict=True):
-                link(parameters, flat, self._zero.optimizer.state)
+        self._link_states()
+
+    def _link_states(self) -> None:
+        """Tell the parameters of stages 1 and 2 where their state is. DeepSpeed does so once, after the first group's
+        first step, when the state of further groups is not there yet.
+        """
+        if self._splits_weights:
+            return
+        state = self._zero.optimizer.state
+        for parameters, flat in zip(self._zero.bit16_groups, self._flat_stretches(), strict=True):
+            if flat in state:
+                self._deepspeed.utils.lazy_init_hp_params_optimizer_state(parameters, flat, state)
 
     def _set_stretch(self, parameter: nn.Parameter, key: str, value: Tensor) -> None:
         if not self._splits_weights:
