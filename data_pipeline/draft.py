@@ -9,11 +9,11 @@ from pathlib import Path
 from types import TracebackType
 
 from data_pipeline.errors import DataError
+from data_pipeline.identity_names import IDENTITY_NAMES
 from data_pipeline.pending_file import write_file
 from data_pipeline.properties import FILE_NAME
 from data_pipeline.record_set import DALI_INDEX, UNFINISHED, is_own_name
 
-IDENTITY_NAMES = "identities.txt"
 RELABELLED = "relabel.tsv"
 NOISE = "noise.tsv"
 PAIRS = "verification.bin"

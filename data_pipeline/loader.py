@@ -74,10 +74,15 @@ class Loader:
         return self._position.global_batch
 
     @property
+    def smallest_global_batch(self) -> int:
+        """The fewest samples of a step over all ranks: those of an epoch's partial batch, where it is not dropped."""
+        rest = self._order.num_places % self.global_batch
+        return self.global_batch if self._drop_last or not rest else rest
+
+    @property
     def smallest_batch(self) -> int:
         """The fewest images that a rank gets in a step of an epoch: 0 where a partial batch leaves one without."""
-        rest = self._order.num_places % self.global_batch
-        return (self.global_batch if self._drop_last or not rest else rest) // self.world_size
+        return self.smallest_global_batch // self.world_size
 
     @property
     def last_global_batch(self) -> int:
@@ -304,7 +309,7 @@ def make_loader(
             f"{len(reader)} images ({reader.paths[0]}): make batch_size smaller, or set drop_last=False"
         )
     where = choose_device(device)
-    opener = _make_decoder(decoder, batch_size, image_size, num_threads, prefetch, where, augmentation)
+    opener = make_decoder(decoder, batch_size, image_size, num_threads, prefetch, where, augmentation)
     faults = make_bad_images(
         reader, policy=bad_images, max_bad_images=max_bad_images, wrong_size=wrong_size, image_size=image_size
     )
@@ -333,10 +338,11 @@ def choose_device(device: str | torch.device) -> torch.device:
     return chosen if chosen.index is not None else torch.device("cuda", torch.cuda.current_device())
 
 
-def _make_decoder(
+def make_decoder(
     name: DecoderName, max_batch: int, image_size: int, num_threads: int, depth: int, device: torch.device,
     augmentation: Augmentation,
 ) -> Decoder:  # fmt: skip
+    """The decoder called ``name``, for batches of at most ``max_batch`` images, ``depth`` of them in flight."""
     # Imported here: neither decoder's library is needed for the other.
     if name == "dali":
         from data_pipeline.decode_dali import DaliDecoder

@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from data_pipeline.draft import IDENTITY_NAMES, NOISE, Draft, refuse_overlap
+from data_pipeline.draft import NOISE, Draft, refuse_overlap
 from data_pipeline.errors import DataError
-from data_pipeline.pending_file import PendingFile, write_file
+from data_pipeline.identity_names import IDENTITY_NAMES
+from data_pipeline.pending_file import PendingFile
 from data_pipeline.properties import FILE_NAME, Properties, write_properties
 from data_pipeline.reader import RecordReader
-from data_pipeline.record_inputs import RecordInputs, identity_names_text
+from data_pipeline.record_inputs import RecordInputs
 from data_pipeline.record_set import find_records
 from data_pipeline.shard_cut import ShardCut
 from data_pipeline.sharded_writer import ShardedWriter
@@ -131,8 +132,8 @@ def write_noisy(
         if (size := clean.image_size()) is not None:
             write_properties(draft.folder, Properties(clean.num_identities, *size))
             names[FILE_NAME] = FILE_NAME
-        if clean.names:
-            write_file(draft.folder / IDENTITY_NAMES, identity_names_text(clean.names))
+        if clean.names is not None:
+            clean.names.write(draft.folder / IDENTITY_NAMES)
             names[IDENTITY_NAMES] = IDENTITY_NAMES
         draft.publish(names)
     return noise

@@ -53,11 +53,11 @@ def pack_images(
     workers: int = 1,
     checkpoint_seconds: float = 5.0,
 ) -> Packed:
-    """Write a data set into ``output`` from ``source``: record files with indexes, property, identities.txt.
+    """Write a data set into ``output`` from ``source``: record files with indexes, property, identities.tsv.
 
     ``source`` is a folder with a folder of images per identity, or a list file (``pack_list``) with paths relative to
     ``root`` or to itself. A JPEG of the right size is stored byte for byte, any other image is resized and encoded.
-    Other files and hidden ones are left alone; an identity with nothing to pack gets no number. identities.txt has
+    Other files and hidden ones are left alone; an identity with nothing to pack gets no number. identities.tsv has
     the lines ``id<tab>name``; a list of numbers has no names.
 
     With ``resume`` an earlier pack of the same kind that was interrupted continues; the result is the same to the

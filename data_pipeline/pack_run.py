@@ -10,8 +10,9 @@ from typing import BinaryIO
 
 from tqdm import tqdm
 
-from data_pipeline.draft import IDENTITY_NAMES, Draft
+from data_pipeline.draft import Draft
 from data_pipeline.errors import DataError
+from data_pipeline.identity_names import IDENTITY_NAMES
 from data_pipeline.ordered_pool import in_order
 from data_pipeline.pack_encode import encode_images
 from data_pipeline.pack_journal import Journal, write_journal

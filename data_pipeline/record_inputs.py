@@ -1,51 +1,44 @@
 """One or several data sets as one: their images one after another, their identities apart or in one space."""
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, get_args
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import get_args
 
 from data_pipeline.decode_image import decode_image
-from data_pipeline.draft import IDENTITY_NAMES
 from data_pipeline.errors import DataError
 from data_pipeline.image_size import jpeg_size
+from data_pipeline.merged_identities import IdentitySpaces, merge_spaces
 from data_pipeline.reader import RecordReader
 from data_pipeline.record_set import find_records
-
-IdentitySpaces = Literal["separate", "shared"]
 
 
 class RecordInputs:
     """The data sets at ``paths`` (record files, or folders of one), in this order.
 
-    identities: [images] int64, of all images; with "separate" spaces those of a data set are shifted by
-    ``offsets`` of it, the number of identities of all before it; with "shared" the numbers are taken as they are.
-    num_identities: of the whole. names: identity -> name, from the identities.txt of each.
+    identities: [images] int64, of all images. With "separate" spaces those of a data set are shifted by the number of
+    identities of all before it; with "shared" the numbers are taken as they are; with "named" whoever has a name of an
+    earlier data set gets the number there, and all others are numbered on.
+    num_identities: of the whole. names: of its identities, from the identities.tsv of each; where a data set has none,
+    its identities are named by their numbers. None where no data set has names and no number changes here.
 
     Raises:
-        DataError: unreadable records, or names that contradict each other in a shared space.
+        DataError: unreadable records, or names that contradict each other.
     """
 
     def __init__(self, paths: Sequence[Path], spaces: IdentitySpaces = "separate") -> None:
         if not paths:
             raise DataError("no input: give at least one data set")
         if spaces not in get_args(IdentitySpaces):
-            raise DataError(f"identities {spaces!r}: separate or shared")
+            raise DataError(f"identities {spaces!r}: {', '.join(get_args(IdentitySpaces)[:-1])} or named")
         self.paths = list(paths)
         self.readers = [RecordReader(find_records(path)) for path in paths]
-        sizes = [max(reader.num_identities, int(reader.identities.max()) + 1) for reader in self.readers]
-        shared = spaces == "shared"
-        self.offsets = [0] * len(sizes) if shared else [0, *accumulate(sizes[:-1])]
-        self.num_identities = max(sizes) if shared else sum(sizes)
-        shifted = [reader.identities + offset for reader, offset in zip(self.readers, self.offsets, strict=True)]
-        self.identities: NDArray[np.int64] = shifted[0] if len(shifted) == 1 else np.concatenate(shifted)
+        merged = merge_spaces(self.readers, spaces)
+        self.identities, self.num_identities, self.names = merged.identities, merged.num_identities, merged.names
+        self.remarks = [f"{path}: {remark}" for path, remark in zip(paths, merged.remarks, strict=True)]
         self._starts = [0, *accumulate(len(reader) for reader in self.readers)]
-        self.names = self._merged_names()
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -79,39 +72,3 @@ class RecordInputs:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _merged_names(self) -> dict[int, str]:
-        names: dict[int, str] = {}
-        for reader, offset in zip(self.readers, self.offsets, strict=True):
-            path = reader.paths[0].parent / IDENTITY_NAMES
-            for number, name in read_identity_names(path):
-                if names.setdefault(number + offset, name) != name:
-                    raise DataError(
-                        f"identity {number} is {names[number + offset]!r} in an earlier input and {name!r} in {path}: "
-                        "these are not the same identities, keep them apart with --identities separate"
-                    )
-        return names
-
-
-def read_identity_names(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines ``identity<tab>name`` of a file; none where it does not exist.
-
-    Raises:
-        DataError: a line of another form.
-    """
-    try:
-        lines = path.read_text("utf-8", "surrogateescape").split("\n")
-    except FileNotFoundError:
-        return
-    for place, line in enumerate(lines, start=1):
-        number, tab, name = line.rstrip("\r").partition("\t")
-        if tab and number.isascii() and number.isdigit() and len(number) < 15:
-            yield int(number), name
-        elif line.strip():
-            raise DataError(f"{path}: line {place} ({line[:80]!r}) is not 'identity<tab>name': correct or remove it")
-
-
-def identity_names_text(names: dict[int, str]) -> bytes:
-    """The content of an identities.txt."""
-    text = "".join(f"{number}\t{names[number]}\n" for number in sorted(names))
-    return text.encode("utf-8", "surrogateescape")

@@ -12,14 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from data_pipeline.draft import IDENTITY_NAMES, PAIRS, RELABELLED, Draft, refuse_overlap
+from data_pipeline.draft import PAIRS, RELABELLED, Draft, refuse_overlap
 from data_pipeline.errors import DataError
 from data_pipeline.hold_out import HeldOut, hold_out
+from data_pipeline.identity_names import IDENTITY_NAMES, IdentityNames, join_names
+from data_pipeline.merged_identities import IdentitySpaces
 from data_pipeline.order import images_at
 from data_pipeline.pairs import write_pairs
 from data_pipeline.pending_file import write_file
 from data_pipeline.properties import FILE_NAME, Properties, write_properties
-from data_pipeline.record_inputs import IdentitySpaces, RecordInputs, identity_names_text
+from data_pipeline.record_inputs import RecordInputs
 from data_pipeline.relabel import DROP, read_relabel
 from data_pipeline.shard_cut import ShardCut
 from data_pipeline.sharded_writer import ShardedWriter
@@ -31,8 +33,8 @@ _CHUNK = 1 << 16  # positions computed together
 class ReshardOptions:
     """What changes, applied in this order.
 
-    spaces: identities of several inputs are kept apart, or taken as the same. relabel_file: see ``relabel``.
-    min_images: identities with fewer leave. hold_out, pairs: so many identities leave, and become pairs.
+    spaces: identities of several inputs are kept apart, taken as the same, or told by name. relabel_file: see
+    ``relabel``. min_images: identities with fewer leave. hold_out, pairs: so many identities leave, and become pairs.
     relabel: number the identities that are left 0, 1, 2, ... shuffle (by seed), or sort by identity. cut, plain:
     of the records written.
     """
@@ -70,8 +72,9 @@ class Resharded:
 def reshard(inputs: Sequence[Path], output: Path, options: ReshardOptions, *, overwrite: bool = False) -> Resharded:
     """Write the data sets ``inputs`` (record files or folders) into ``output`` as one, changed as ``options`` say.
 
-    Beside the records: property; identities.txt where an input has one; relabel.tsv, a relabel file that gives every
-    identity's new number, where numbers changed or identities left; verification.bin, pairs of those held out.
+    Beside the records: property; identities.tsv where an input has names or numbers changed; relabel.tsv, a relabel
+    file that gives every identity's new number, where numbers changed or identities left; verification.bin, pairs of
+    those held out.
 
     Raises:
         DataError: unusable inputs or options, nothing left, or an output that exists (unless ``overwrite``).
@@ -101,8 +104,8 @@ def reshard(inputs: Sequence[Path], output: Path, options: ReshardOptions, *, ov
         else:
             write_properties(draft.folder, Properties(plan.num_identities, *size))
         rows = _rows(plan)
-        if source.names:
-            write_file(draft.folder / IDENTITY_NAMES, identity_names_text(_names(source, plan, rows)))
+        if source.names is not None or np.any(plan.old[plan.kept] != plan.new[plan.kept]):
+            _names(source, plan, rows, output).write(draft.folder / IDENTITY_NAMES)
             names[IDENTITY_NAMES] = IDENTITY_NAMES
         if np.any(plan.old != plan.new):
             _write_mapping(draft.folder / RELABELLED, source, plan, rows)
@@ -174,20 +177,28 @@ def _rows(plan: _Plan) -> NDArray[np.int64]:
     return positions[np.unique(plan.old[positions], return_index=True)[1]]
 
 
-def _names(source: RecordInputs, plan: _Plan, rows: NDArray[np.int64]) -> dict[int, str]:
-    """Names of the identities in the output: that of the identity whose number the relabel file kept goes first."""
-    names: dict[int, str] = {}
+def _names(source: RecordInputs, plan: _Plan, rows: NDArray[np.int64], output: Path) -> IdentityNames:
+    """Names of the identities in the output: that of the identity whose number the relabel file kept goes first.
+
+    Whoever has only images that the relabel file names one by one is somebody new, and goes by the number there.
+    """
+    names = source.names or IdentityNames.numbers(np.unique(plan.old), str(source.paths[0]))
     rows = rows[plan.new[rows] >= 0]
-    for position in rows[np.argsort(plan.old[rows] != plan.asked[rows], kind="stable")].tolist():
-        if (name := source.names.get(int(plan.old[position]))) is not None:
-            names.setdefault(int(plan.new[position]), name)
-    return names
+    rows = rows[np.argsort(plan.old[rows] != plan.asked[rows], kind="stable")]
+    ids, first = np.unique(plan.new[rows], return_index=True)
+    named = names.select(np.searchsorted(names.ids, plan.old[rows[first]]), ids)
+    present, at = np.unique(plan.new[plan.kept], return_index=True)
+    others = ~np.isin(present, ids)
+    if not others.any():
+        return named
+    numbers = [b"%d" % number for number in plan.asked[plan.kept[at[others]]].tolist()]
+    return join_names([(named, 0), (IdentityNames.of(present[others], numbers, str(output)), 0)], str(output))
 
 
 def _write_mapping(path: Path, source: RecordInputs, plan: _Plan, rows: NDArray[np.int64]) -> None:
     """What became of every identity, and of the images that a relabel file named, as a relabel file."""
     lines = ["# pfc relabel file: OLD<tab>NEW, of the inputs in this order"]
-    lines += [f"# {path}: identities + {offset}" for path, offset in zip(source.paths, source.offsets, strict=True)]
+    lines += [f"# {remark}" for remark in source.remarks]
     held = set() if plan.held_out is None else set(plan.held_out.identities.tolist())
 
     def fate(position: int) -> str:

@@ -15,8 +15,10 @@ from tqdm import tqdm
 
 from data_pipeline.draft import PAIRS, Draft
 from data_pipeline.errors import DataError
+from data_pipeline.identity_names import IDENTITY_NAMES
 from data_pipeline.ordered_pool import in_order
 from data_pipeline.pairs import write_pairs
+from data_pipeline.pending_file import PendingFile
 from data_pipeline.properties import FILE_NAME, Properties, write_properties
 from data_pipeline.shard_cut import ShardCut
 from data_pipeline.sharded_writer import ShardedWriter
@@ -54,6 +56,11 @@ def synthetic_photo(seed: int, identity: int, image: int, image_size: int = 112,
     return photograph(synthetic_traits(seed, identity), generator, image_size)
 
 
+def identity_name(seed: int, identity: int, style: Style = "face") -> str:
+    """The same for whoever is drawn alike: in every data set of one seed and style."""
+    return f"{style}-{seed}-{identity}"
+
+
 def synthesize(
     output: Path,
     *,
@@ -71,10 +78,11 @@ def synthesize(
 ) -> None:
     """Write a data set of synthetic identities into the folder `output`.
 
-    train.rec, train.idx (or several record shards, by `cut`), property: `identities` x `images_per_identity` JPEGs,
-    in identity order. verification.bin: `pairs` pairs of photographs of `unseen_identities` other identities, no
-    photograph twice; ten folds one after another, each with its same pairs first and as many different ones after,
-    as LFW is laid out. `plain` leaves out header and range records. Memory does not grow with the number of images.
+    train.rec, train.idx (or several record shards, by `cut`), property, identities.tsv: `identities` x
+    `images_per_identity` JPEGs, in identity order. verification.bin: `pairs` pairs of photographs of
+    `unseen_identities` other identities, no photograph twice; ten folds one after another, each with its same pairs
+    first and as many different ones after, as LFW is laid out. `plain` leaves out header and range records. Memory
+    does not grow with the number of images.
 
     Raises `DataError` when an argument makes no sense or a data set is there (unless `overwrite`). All files appear,
     or none.
@@ -99,7 +107,12 @@ def synthesize(
             progress.update(len(jpegs))
         write_pairs(draft.folder / PAIRS, of_pairs, same)
         write_properties(draft.folder, Properties(identities, image_size, image_size))
-        draft.publish({PAIRS: PAIRS, FILE_NAME: FILE_NAME} | writer.names())
+        with PendingFile(draft.folder / IDENTITY_NAMES) as names:
+            names.stream.writelines(
+                f"{identity}\t{identity_name(seed, identity, style)}\n".encode() for identity in range(identities)
+            )
+        described = {name: name for name in (PAIRS, FILE_NAME, IDENTITY_NAMES)}
+        draft.publish(described | writer.names())
 
 
 def verification_photos(unseen_identities: int, pairs: int, seed: int) -> tuple[list[Photo], NDArray[np.bool_]]:

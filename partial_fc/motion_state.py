@@ -14,6 +14,8 @@ from partial_fc.class_shard import ClassShard
 from partial_fc.momentum_slots import NOBODY
 from partial_fc.shared_motion import SharedMotion
 
+OF_A_ROW = ("momentum", "touched", "expiry", "unrest")
+
 
 def motion_state(rows: CenterRows, shard: ClassShard) -> dict[str, Any]:
     """shared: numbers of all rows; now: steps; classes: [K] int64 global ids, -1 for a free place; momentum: [K, D];
@@ -39,21 +41,29 @@ def load_motion(rows: CenterRows, shard: ClassShard, states: Sequence[dict[str, 
     """
     if len({int(state["now"]) for state in states}) > 1:
         raise ValueError("saved momentum comes from different steps: use files of one checkpoint")
+    begin_motion(rows, states[0]["shared"], int(states[0]["now"]))
+    for state in states:
+        classes = state["classes"].to(rows.tables.slots.device)
+        here = ((classes >= shard.start) & (classes < shard.stop)).nonzero().squeeze(1)
+        add_motion(rows, classes[here] - shard.start, {name: state[name].to(here.device)[here] for name in OF_A_ROW})
+
+
+def begin_motion(rows: CenterRows, shared: dict[str, Any], now: int) -> None:
+    """Start from the saved numbers of all rows, with no row in motion."""
     rows.forget_codes()
     rows.slots.clear()
-    rows.shared = SharedMotion.from_state(states[0]["shared"])
-    tables = rows.tables
-    tables.now = int(states[0]["now"])
+    rows.shared = SharedMotion.from_state(shared)
+    rows.tables.now = now
     rows.refresh()
-    for state in states:
-        classes = state["classes"].to(tables.slots.device)
-        here = ((classes >= shard.start) & (classes < shard.stop)).nonzero().squeeze(1)
-        own = classes[here] - shard.start
-        rows.slots.give(own)
-        slots = tables.slots[own].long()
-        for name in ("momentum", "touched", "expiry", "unrest"):
-            array = getattr(tables, name)
-            array.index_copy_(0, slots, state[name].to(array.device)[here])
+
+
+def add_motion(rows: CenterRows, own: Tensor, state: dict[str, Tensor]) -> None:
+    """Give the rows ``own`` [n], each once, their saved motion: momentum [n, D], touched, expiry, unrest [n]."""
+    rows.slots.give(own)
+    slots = rows.tables.slots[own].long()
+    for name in OF_A_ROW:
+        array = getattr(rows.tables, name)
+        array.index_copy_(0, slots, state[name].to(array.device))
 
 
 def _alone(tensor: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from data_pipeline import DataError
 from trainer.complaint import complain
 from trainer.errors import ConfigError, ExitCode, PeerFailedError
 from trainer.failure import exit_code, is_out_of_memory, reason
-from trainer.step import NonFiniteLossError
+from trainer.non_finite import NonFiniteError
 
 COMMANDS = ("data", "train", "eval", "report", "checkpoint", "bench")
 
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     handler: Callable[[argparse.Namespace], int] = parsed.handler
     try:
         return int(handler(parsed))
-    except (ConfigError, DataError, PeerFailedError, NonFiniteLossError) as error:
+    except (ConfigError, DataError, PeerFailedError, NonFiniteError) as error:
         return complain(str(error), exit_code(error))
     except KeyboardInterrupt:
         return complain("interrupted; nothing half-done is left", ExitCode.FAILURE)

@@ -20,11 +20,15 @@ from trainer.absolute_path import AbsolutePath
 from trainer.augmentation_config import AugmentationConfig
 from trainer.backbones import BackboneConfig
 from trainer.checkpoint_config import CheckpointConfig
+from trainer.deepspeed_config import DeepSpeedTable, zero_stage
 from trainer.errors import ConfigError
 from trainer.evaluation import EvaluationConfig
 from trainer.failure_config import FailureConfig
+from trainer.growth_config import GrowthConfig
 from trainer.head_config import HeadConfig
+from trainer.optimizer_config import OptimizerConfig
 from trainer.schedule import ScheduleConfig
+from trainer.train_config import TrainConfig
 
 
 class _Table(BaseModel):
@@ -46,6 +50,7 @@ class DataConfig(_Table):
 
     records: AbsolutePath | tuple[AbsolutePath, ...]  # .rec files, or folders that hold a data set
     num_identities: Annotated[int, Field(ge=1)] | None = None  # None: as the property file or the labels say
+    identities_sha256: str | None = None  # of the names in identities.tsv; None: whatever they are
     image_size: Annotated[int, Field(ge=32)] = 112
     batch_size: Annotated[int, Field(ge=2)] = 64  # per rank; batch normalisation needs two
     drop_last: bool = True  # leave out the images of an epoch that fill no global batch
@@ -84,31 +89,6 @@ class DataConfig(_Table):
         return record_paths(self.records)
 
 
-class OptimizerConfig(_Table):
-    """SGD for the backbone and, row by row, for the class centers."""
-
-    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
-
-
-class TrainConfig(_Table):
-    """How long."""
-
-    steps: Annotated[int, Field(ge=1)] | None = None
-    epochs: Annotated[float, Field(gt=0)] | None = None
-
-    @model_validator(mode="after")
-    def _one_length(self) -> "TrainConfig":
-        if (self.steps is None) == (self.epochs is None):
-            raise ValueError("give exactly one of train.steps and train.epochs")
-        return self
-
-    def total_steps(self, steps_per_epoch: int) -> int:
-        """Optimizer steps of the whole run, at least 1."""
-        return self.steps if self.steps is not None else max(1, round((self.epochs or 0) * steps_per_epoch))
-
-
 class MetricsConfig(_Table):
     """The Prometheus exporter: rank r of a machine listens on port + local rank."""
 
@@ -132,15 +112,53 @@ class Config(_Table):
     head: HeadConfig = HeadConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
+    deepspeed: DeepSpeedTable | None = None
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     failure: FailureConfig = FailureConfig()
     metrics: MetricsConfig = MetricsConfig()
     log: LogConfig = LogConfig()
+    growth: GrowthConfig | None = None  # take over from an older run
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "Config":
+        if self.growth is not None and self.backbone.pretrained is not None:
+            raise ValueError(
+                "growth.from and backbone.pretrained both say where the backbone comes from: leave pretrained out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _tables_go_together(self) -> "Config":
+        if self.train.micro_batches > self.data.batch_size:
+            raise ValueError(
+                f"train.micro_batches is {self.train.micro_batches}, more than the {self.data.batch_size} images of "
+                "data.batch_size: make it smaller"
+            )
+        if self.train.engine == "ddp":
+            if self.deepspeed is not None:
+                raise ValueError("[deepspeed] has no effect with train.engine = 'ddp': set it to 'deepspeed'")
+            return self
+        if self.backbone.precision == "float16":
+            raise ValueError(
+                "backbone.precision = 'float16' works with train.engine = 'ddp' alone: with DeepSpeed use 'bfloat16', "
+                "which needs no loss scale"
+            )
+        if self.train.compile and zero_stage(self.deepspeed) == 3:
+            raise ValueError(
+                "train.compile does not go with deepspeed.zero_optimization.stage = 3, which exchanges the weights "
+                "while the network runs: use stage 2 or less"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _best_checkpoint_is_known(self) -> "Config":
+        self.checkpoint.scored_pairs([path.stem for path in self.evaluation.pairs])
+        return self
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values as TOML and JSON can hold them: paths as text, absent values left out."""
-        return self.model_dump(mode="json", exclude_none=True)
+        return self.model_dump(mode="json", exclude_none=True, by_alias=True)
 
     def to_toml(self) -> str:
         """The resolved configuration, as written beside the checkpoints."""
@@ -210,8 +228,9 @@ def _describe(problem: Any) -> str:
 def _known_keys(model: type[BaseModel] = Config, prefix: str = "") -> list[str]:
     keys: list[str] = []
     for name, field in model.model_fields.items():
-        keys.append(prefix + name)
+        key = prefix + (field.alias or name)
+        keys.append(key)
         for kind in (field.annotation, *get_args(field.annotation)):
             if isinstance(kind, type) and issubclass(kind, BaseModel):
-                keys.extend(_known_keys(kind, f"{prefix}{name}."))
+                keys.extend(_known_keys(kind, f"{key}."))
     return keys

@@ -1,6 +1,6 @@
 """The folder of a run: one run each, recognised by its resolved configuration.
 
-OUTPUT/  run.toml  metrics.jsonl  logs/rank_0000.jsonl  evaluations/  checkpoints/  report.html
+OUTPUT/  run.toml  identities.tsv  metrics.jsonl  logs/rank_0000.jsonl  evaluations/  checkpoints/  report.html
 """
 
 import os
@@ -22,18 +22,20 @@ FREE_DATA_KEYS = {("data", "threads"), ("data", "prefetch"), ("data", "records")
 FREE_DATA_KEYS |= {("data", "bad_images"), ("data", "max_bad_images")}
 # Images per rank: on another number of ranks it differs, and the loader's position refuses another global batch.
 FREE_DATA_KEYS |= {("data", "batch_size")}
+# Read before the first checkpoint alone; the old run may move or go afterwards.
+FREE_KEYS |= {("growth", "from"), ("growth", "identities"), ("growth", "batch_size")}
+# May be added to a run that had none: its data set has got names meanwhile.
+ADDABLE = {("data", "identities_sha256")}
+OTHER_DATA = ("data.num_identities", "data.identities_sha256")
 
 
 # What a process that was killed while writing leaves behind.
 HALF_WRITTEN = ("checkpoints/.step_*.part", "evaluations/*/.*.tmp")
 
 
-def claim_run_folder(config: Config) -> Path:
-    """Make the run's folder, or recognise it as this same run's, to be continued.
-
-    Writes ``run.toml`` (resolved configuration) and removes what a killed process left half-written.
-    Raises ConfigError when the folder holds another run, naming the first key that differs, or something that is no
-    run at all.
+def check_run_folder(config: Config) -> None:
+    """Raise ConfigError when the run's folder holds another run, naming the first key that differs, or something that
+    is no run at all. Writes nothing.
     """
     folder = config.run.output
     resolved = folder / RESOLVED
@@ -42,12 +44,22 @@ def claim_run_folder(config: Config) -> Path:
     if resolved.exists():
         difference = _first_difference(_read(resolved), config.to_dict())
         if difference is not None:
-            raise ConfigError(
-                f"run.output {folder} holds another run ({difference}): choose another folder, "
-                "or the same configuration to continue that run"
-            )
+            advice = "or the same configuration to continue that run"
+            if difference.startswith(OTHER_DATA):
+                advice += "; [growth] takes its centers over into a new run"
+            raise ConfigError(f"run.output {folder} holds another run ({difference}): choose another folder, {advice}")
     elif folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"run.output {folder} is not empty and holds no run: choose another folder")
+
+
+def claim_run_folder(config: Config) -> Path:
+    """Make the run's folder, or recognise it as this same run's, to be continued.
+
+    Writes ``run.toml`` (resolved configuration). Raises ConfigError as :func:`check_run_folder`.
+    """
+    check_run_folder(config)
+    folder = config.run.output
+    resolved = folder / RESOLVED
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -88,6 +100,8 @@ def _first_difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
         before, after = _flat(old.get(table, {})), _flat(new.get(table, {}))
         for key in sorted(before.keys() | after.keys()):
             if (table, key) in FREE_KEYS | FREE_DATA_KEYS:
+                continue
+            if (table, key) in ADDABLE and before.get(key) is None:
                 continue
             if before.get(key) != after.get(key):
                 return f"{table}.{key} is {before.get(key)!r} there, {after.get(key)!r} here"

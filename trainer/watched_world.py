@@ -20,6 +20,7 @@ def watched_world(
     limits: FailureConfig,
     pulse: Pulse,
     stop: StopRequest,
+    group_alone: bool = False,
 ) -> Iterator[tuple[World, Watchdog]]:
     """:func:`trainer.world.joined_world`, watched from before the meeting until after the parting.
 
@@ -44,6 +45,7 @@ def watched_world(
             expected_size=expected_size,
             timeout_seconds=timeout_seconds,
             join_seconds=limits.join_seconds,
+            group_alone=group_alone,
         ) as world:
             # Told of before this rank leaves: its closed connections would be all that the others hear of it.
             with explained(watchdog):

@@ -3,15 +3,16 @@
 import faulthandler
 import importlib
 import os
+import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
+from torch._C._distributed_c10d import HashStore, PrefixStore, Store, TCPStore
 
 from trainer.errors import ConfigError
 
@@ -116,6 +117,13 @@ def choose_device(name: str, local_rank: int) -> torch.device:
     return torch.device("cuda", index)
 
 
+def prepare_deepspeed(world: World, environment: MutableMapping[str, str] = os.environ) -> None:
+    """Tell DeepSpeed, which asks the environment, for which device this process works; before it is imported."""
+    environment["DS_ACCELERATOR"] = world.device.type
+    index = world.device.index if world.device.type == "cuda" else world.local_rank
+    environment["LOCAL_RANK"] = str(index)
+
+
 def launched_world(device_name: str, *, expected_size: int | None, environment: Mapping[str, str]) -> World:
     """What the launcher says about this process. Raises ConfigError where it started another number than expected."""
     rank, world_size, local_rank = launched_place(environment)
@@ -134,18 +142,20 @@ def joined_world(
     expected_size: int | None,
     timeout_seconds: float,
     join_seconds: float = 50.0,
+    group_alone: bool = False,
     environment: Mapping[str, str] = os.environ,
 ) -> Iterator[World]:
-    """Join the process group (gloo on CPU, NCCL on GPU) and leave it at the end; a world of one needs none.
+    """Join the process group (gloo on CPU, NCCL on GPU) and leave it at the end.
 
-    timeout_seconds: of every collective. join_seconds: until the ranks' meeting place answers.
+    timeout_seconds: of every collective. join_seconds: until the ranks' meeting place answers. group_alone: a world of
+    one needs no group; this gives it one, which DeepSpeed wants.
     Raises ConfigError, before joining, when the launcher started another number of ranks than expected.
     """
     world = launched_world(device_name, expected_size=expected_size, environment=environment)
     rank, world_size, device = world.rank, world.world_size, world.device
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    if world_size == 1:
+    if world_size == 1 and not group_alone:
         yield world
         return
     # Its defaults hold the group that exists when it is first imported, as every torch optimizer does lazily. The
@@ -153,8 +163,7 @@ def joined_world(
     importlib.import_module("torch.distributed.nn.functional")
     # gloo beside NCCL: flags and small CPU tensors then cross ranks without a device synchronisation.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    store = meeting_store(timeout_seconds=join_seconds, may_host=True, environment=environment)
-    assert store is not None, "several ranks"
+    store = meeting_store(timeout_seconds=join_seconds, may_host=True, environment=environment) or HashStore()
     store.set_timeout(timedelta(seconds=timeout_seconds))
     dist.init_process_group(
         backend,
@@ -177,5 +186,10 @@ def joined_world(
         time.sleep(SETTLE_SECONDS)
         # Should it wait for ever all the same, holding the lock, no thread of Python's could end the process.
         faulthandler.dump_traceback_later(PARTING_SECONDS, exit=True)
-        dist.destroy_process_group()
+        # DeepSpeed holds groups, whose threads live as long: its own function lets them go, too.
+        deepspeed = sys.modules.get("deepspeed.comm")
+        if deepspeed is not None and deepspeed.is_initialized():
+            deepspeed.destroy_process_group()
+        else:
+            dist.destroy_process_group()
         faulthandler.cancel_dump_traceback_later()

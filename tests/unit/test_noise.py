@@ -18,6 +18,8 @@ IDENTITIES = np.repeat([0, 1, 5, 6, 2**24 + 1], [40, 1, 30, 25, 34])
 
 SHARES = st.floats(0, 0.5)
 
+NAMES = "".join(f"{who}\tperson nº {who}\n" for who in sorted(set(IDENTITIES.tolist())))
+
 
 def write(folder: Path, identities: list[int], tag: bytes) -> Path:
     folder.mkdir()
@@ -30,7 +32,7 @@ def write(folder: Path, identities: list[int], tag: bytes) -> Path:
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     folder = write(tmp_path / "clean", IDENTITIES.tolist(), b"face ")
-    (folder / "identities.txt").write_text("0\tann\n5\tbob\n")
+    (folder / "identities.tsv").write_text(NAMES, "utf-8")
     return folder
 
 
@@ -69,7 +71,7 @@ def test_the_truth_is_written_beside(source: Path, tmp_path: Path, cut: ShardCut
         else:
             assert new.identity == old.identity
             assert new.jpeg == strangers[int(distractor)].jpeg
-    assert (tmp_path / "out" / "identities.txt").read_text() == "0\tann\n5\tbob\n"
+    assert (tmp_path / "out" / "identities.tsv").read_text("utf-8") == NAMES
 
 
 @settings(max_examples=80, deadline=None)

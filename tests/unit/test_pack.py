@@ -43,9 +43,9 @@ def test_names_are_sorted_and_numbered(tree: Path, tmp_path: Path) -> None:
     packed = pack_folder(tree, tmp_path / "out", image_size=24)
     assert (packed.identities, packed.images, packed.skipped) == (3, 6, [])
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "identities.txt", "property", "train.idx", "train.rec",
+        "identities.tsv", "property", "train.idx", "train.rec",
     ]  # fmt: skip
-    assert (tmp_path / "out" / "identities.txt").read_text(encoding="utf-8") == "0\tadam\n1\tmia\n2\tzoë\n"
+    assert (tmp_path / "out" / "identities.tsv").read_text(encoding="utf-8") == "0\tadam\n1\tmia\n2\tzoë\n"
     assert (tmp_path / "out" / "property").read_text() == "3,24,24\n"
     assert RecordReader(packed.records).identities.tolist() == [0, 0, 1, 1, 1, 2]
 

@@ -65,7 +65,7 @@ def test_a_list_of_names_is_numbered_in_its_order(tmp_path: Path, images: list[s
     source = listed(tmp_path / "lists", ["", *lines[:3], "  ", *lines[3:]])
     packed = pack_images(source, tmp_path / "out", SMALL, root=tmp_path)
     assert RecordReader(packed.records).identities.tolist() == [0, 1, 0, 2, 3, 0]
-    assert (tmp_path / "out" / "identities.txt").read_text("utf-8") == "0\tzoë\n1\tadam\n2\t12\n3\tadam b\n"
+    assert (tmp_path / "out" / "identities.tsv").read_text("utf-8") == "0\tzoë\n1\tadam\n2\t12\n3\tadam b\n"
     with pytest.raises(DataError, match=r"images/0/0.jpg is not a readable image \(No such file"):
         pack_images(source, tmp_path / "elsewhere", SMALL)
     assert not (tmp_path / "elsewhere").exists()
@@ -83,7 +83,7 @@ def test_a_missing_file_is_left_out_when_asked_for(tmp_path: Path, images: list[
     options = PackOptions(image_size=24, skip_bad=True)
     packed = pack_images(listed(tmp_path, lines), tmp_path / "out", options)
     assert (packed.identities, packed.images, len(packed.skipped)) == (2, 2, 1)
-    assert (tmp_path / "out" / "identities.txt").read_text() == "0\tann\n1\tcid\n", "bob has no image and no number"
+    assert (tmp_path / "out" / "identities.tsv").read_text() == "0\tann\n1\tcid\n", "bob has no image and no number"
 
 
 @pytest.mark.parametrize(

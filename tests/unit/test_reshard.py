@@ -42,7 +42,7 @@ def write(folder: Path, images: Images, names: dict[int, str] | None = None) -> 
             writer.write(identity, jpeg)
     write_properties(folder, Properties(max(identity for identity, _ in images) + 1, 8, 8))
     if names:
-        (folder / "identities.txt").write_text("".join(f"{n}\t{name}\n" for n, name in names.items()), "utf-8")
+        (folder / "identities.tsv").write_text("".join(f"{n}\t{name}\n" for n, name in names.items()), "utf-8")
     return folder
 
 
@@ -153,7 +153,7 @@ def test_relabel_file_then_filter_then_numbers(source: Path, tmp_path: Path) -> 
     resharded(tmp_path / "few", source, relabel_file=file, min_images=4, relabel=True)
     assert read(tmp_path / "few") == [(0, b"0/0"), *((0, jpeg) for who, jpeg in IMAGES if who == 3)]
     assert (tmp_path / "few" / "property").read_text() == "1,8,8\n"
-    assert (tmp_path / "few" / "identities.txt").read_text() == "0\tcid\n"
+    assert (tmp_path / "few" / "identities.tsv").read_text() == "0\tcid\n"
     lines = (tmp_path / "few" / "relabel.tsv").read_text().splitlines()
     assert [line for line in lines if not line.startswith("#")] == [
         "0\tdrop\ttoo few images", "1\tdrop\ttoo few images", "3\t0", "4\tdrop\ttoo few images",
@@ -164,25 +164,53 @@ def test_relabel_file_then_filter_then_numbers(source: Path, tmp_path: Path) -> 
 def test_names_of_merged_identities(source: Path, tmp_path: Path) -> None:
     (tmp_path / "merge.tsv").write_text("0\t9\n1\t20\n")
     resharded(tmp_path / "out", source, relabel_file=tmp_path / "merge.tsv")
-    assert (tmp_path / "out" / "identities.txt").read_text() == "3\tcid\n4\tdan\n9\teve\n20\tbob\n"
+    assert (tmp_path / "out" / "identities.tsv").read_text() == "3\tcid\n4\tdan\n9\teve\n20\tbob\n"
     assert (tmp_path / "out" / "property").read_text() == "21,8,8\n"
 
 
 def test_several_inputs(source: Path, tmp_path: Path) -> None:
     other = write(tmp_path / "other", [(0, b"x"), (2, b"y")], {0: "ann", 2: "zoë"})
+    with pytest.raises(DataError, match=r"0 and 10 are both named 'ann'.*merge with identities named"):
+        resharded(tmp_path / "never", source, other)
+    (other / "identities.tsv").write_text("2\tzoë\n0\tann of other\n", "utf-8")
     resharded(tmp_path / "separate", source, other)
     assert read(tmp_path / "separate") == [*IMAGES, (10, b"x"), (12, b"y")]
-    assert (tmp_path / "separate" / "identities.txt").read_text("utf-8").endswith("9\teve\n10\tann\n12\tzoë\n")
+    names = (tmp_path / "separate" / "identities.tsv").read_text("utf-8")
+    assert names == "0\tann\n1\tbob\n3\tcid\n4\tdan\n9\teve\n10\tann of other\n12\tzoë\n"
     assert (tmp_path / "separate" / "property").read_text() == "13,8,8\n"
     assert not (tmp_path / "separate" / "relabel.tsv").exists(), "no number changed within the merged space"
+    (other / "identities.tsv").write_text("0\tann\n2\tzoë\n", "utf-8")
     resharded(tmp_path / "shared", source, other, spaces="shared", sort=True)
     assert read(tmp_path / "shared") == [*IMAGES[:3], (0, b"x"), IMAGES[3], (2, b"y"), *IMAGES[4:]]
     assert (tmp_path / "shared" / "property").read_text() == "10,8,8\n"
     assert RecordReader(tmp_path / "shared" / "train.rec").shards[0].num_range_records == 6
     clash = write(tmp_path / "clash", [(3, b"x")], {3: "carl"})
-    with pytest.raises(DataError, match="identity 3 is 'cid' in an earlier input and 'carl' in"):
+    with pytest.raises(DataError, match="identity 3 is named twice, 'cid' and 'carl'"):
         resharded(tmp_path / "never", source, clash, spaces="shared")
     assert not (tmp_path / "never").exists()
+
+
+def test_inputs_by_name(source: Path, tmp_path: Path) -> None:
+    """Known people keep the number of the first input, new ones are numbered on, in the order of their inputs."""
+    second = write(tmp_path / "second", [(0, b"x"), (1, b"y"), (1, b"z")], {0: "flo ✿", 1: "bob"})
+    third = write(tmp_path / "third", [(2, b"p"), (5, b"q")])  # goes by numbers
+    resharded(tmp_path / "out", source, second, third, spaces="named")
+    assert read(tmp_path / "out") == [*IMAGES, (10, b"x"), (1, b"y"), (1, b"z"), (11, b"p"), (12, b"q")]
+    lines = (tmp_path / "out" / "identities.tsv").read_text("utf-8").splitlines()
+    assert lines == ["0\tann", "1\tbob", "3\tcid", "4\tdan", "9\teve", "10\tflo ✿", "11\t2", "12\t5"]
+    with pytest.raises(DataError, match=r"neither has names.*write identities\.tsv"):
+        resharded(tmp_path / "never", third, write(tmp_path / "fourth", [(0, b"x")]), spaces="named")
+
+
+def test_numbers_become_names_where_they_change(source: Path, tmp_path: Path) -> None:
+    (source / "identities.tsv").unlink()
+    resharded(tmp_path / "same", source, shuffle=True)
+    assert not (tmp_path / "same" / "identities.tsv").exists()
+    resharded(tmp_path / "fewer", source, min_images=3)
+    assert not (tmp_path / "fewer" / "identities.tsv").exists(), "who is left keeps the number"
+    (tmp_path / "move.tsv").write_text("image\t0\t9\nimage\t3\t70\n")
+    resharded(tmp_path / "out", source, relabel_file=tmp_path / "move.tsv", min_images=1, relabel=True)
+    assert (tmp_path / "out" / "identities.tsv").read_text() == "0\t0\n1\t3\n2\t4\n3\t9\n4\t70\n"
 
 
 # Held-out identities.

@@ -32,7 +32,7 @@ SMALL: dict[str, Any] = {
     "image_size": 48,
     "seed": 3,
 }
-FILES = ["property", "train.idx", "train.rec", "verification.bin"]
+FILES = ["identities.tsv", "property", "train.idx", "train.rec", "verification.bin"]
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
@@ -57,6 +57,7 @@ def test_files_counts_and_property(made: Path) -> None:
     properties = read_properties(made)
     assert properties is not None
     assert (properties.num_identities, properties.height, properties.width) == (5, 48, 48)
+    assert (made / "identities.tsv").read_text().splitlines() == [f"{who}\tface-3-{who}" for who in range(5)]
 
 
 def test_every_image_is_an_rgb_jpeg_of_the_size_and_none_occurs_twice(made: Path) -> None:

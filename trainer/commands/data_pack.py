@@ -42,7 +42,7 @@ def add_pack(commands: _Subparsers) -> None:
     parser = commands.add_parser(
         "pack",
         help="pack images in folders or in a list file",
-        description="Write DIR/{train.rec,train.idx,property,identities.txt} from FOLDER/NAME/IMAGE, or from a list "
+        description="Write DIR/{train.rec,train.idx,property,identities.tsv} from FOLDER/NAME/IMAGE, or from a list "
         "file with lines 'index<tab>label<tab>path' (im2rec's .lst) or 'path<tab>identity name'. Faces should be "
         "aligned already: images are resized, not cropped. The result does not depend on the number of workers.",
     )

@@ -40,9 +40,10 @@ def add_reshard(commands: _Subparsers) -> None:
     add_output(parser)
     parser.add_argument(
         "--identities",
-        choices=["separate", "shared"],
+        choices=["separate", "shared", "named"],
         default="separate",
-        help="of several inputs: other people in each, numbered on (default), or the same numbers for the same people",
+        help="of several inputs: other people in each, numbered on (default), the same numbers for the same people, or "
+        "the same names (identities.tsv) for the same people: who is new is numbered on",
     )
     parser.add_argument(
         "--relabel-file",
