@@ -8,8 +8,10 @@ workers again, ``--max-restarts`` times at most, unless they were stopped or the
 ends with its workers, and the scheduler starts all of them again.
 """
 
+import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from deploy.launch.exit_codes import BAD_INPUT, DONE, FAILURE, merged
 from deploy.launch.relay import Relay, say
@@ -44,5 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
 
 
+def run() -> NoReturn:
+    """``main`` as a process: whatever thread of torch's hangs in a lost link cannot keep it, or spoil its exit code."""
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    run()
