@@ -148,6 +148,7 @@ def _grown(
         config,
         trained,
         data.loader.reader,
+        network=lambda: trained.backbone,
         names=lambda: identities.names,
         world=world,
         stop=stop,

@@ -82,9 +82,11 @@ class PartsSavePlanner(DefaultSavePlanner):
         """What this rank writes."""
         items = []
         for name, part in self.state_dict.items():
-            kind = WriteItemType.TENSOR if part.total is None else WriteItemType.SHARD
+            chunks = list(part.chunks())
+            # Of a TENSOR torch.distributed.checkpoint takes one chunk alone, and none from a second rank.
+            kind = WriteItemType.TENSOR if part.total is None and len(chunks) == 1 else WriteItemType.SHARD
             properties = TensorProperties(dtype=part.tensor.dtype)
-            for chunk in part.chunks():
+            for chunk in chunks:
                 data = TensorWriteData(chunk=chunk, properties=properties, size=part.whole_size)
                 items.append(WriteItem(index=MetadataIndex(name, chunk.offsets), type=kind, tensor_data=data))
         self.plan = SavePlan(items)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 
 from data_pipeline import RecordReader
 from data_pipeline.identity_names import IdentityNames
@@ -37,6 +38,7 @@ def grow(
     trained: Trained,
     reader: RecordReader,
     *,
+    network: Callable[[], nn.Module],
     names: Callable[[], IdentityNames | None],
     world: World,
     stop: StopRequest,
@@ -44,7 +46,8 @@ def grow(
 ) -> Grown:
     """Fill ``trained``, freshly built, as ``config.growth`` says; nothing is written.
 
-    names: of the data set's identities, asked of rank 0 alone. All ranks call it, any number of them.
+    network: the backbone with its present weights, whole on this rank, asked of all ranks. names: of the data set's
+    identities, asked of rank 0 alone. All ranks call it, any number of them.
     Raises ConfigError on all ranks where the old run is damaged or does not fit; GrowthStoppedError.
     """
     assert config.growth is not None, "asked to grow"
@@ -60,7 +63,7 @@ def grow(
     _take_backbone(old, trained, world, keep_momentum=keep_momentum)
     moved = take_centers(old, matching, trained, world, keep_momentum=keep_momentum)
     embedder = ImageEmbedder(
-        trained.backbone,
+        network(),
         reader,
         config.data,
         embedding_dim=trained.head.embedding_dim,
