@@ -126,6 +126,12 @@ class Config(_Table):
             raise ValueError(
                 "growth.from and backbone.pretrained both say where the backbone comes from: leave pretrained out"
             )
+        output = self.run.output.resolve()
+        if self.growth is not None and output in (source := self.growth.from_.resolve(), *source.parents):
+            raise ValueError(
+                f"growth.from and run.output are the same run ({self.run.output}): a run that grows gets a new folder, "
+                "the old one stays as it is"
+            )
         return self
 
     @model_validator(mode="after")

@@ -46,8 +46,8 @@ def grow(
 ) -> Grown:
     """Fill ``trained``, freshly built, as ``config.growth`` says; nothing is written.
 
-    network: the backbone as it is then, whole on this rank. names: of the data set's identities, asked of rank 0 alone.
-    All ranks call it, any number of them.
+    network: the backbone with its present weights, whole on this rank, asked of all ranks. names: of the data set's
+    identities, asked of rank 0 alone. All ranks call it, any number of them.
     Raises ConfigError on all ranks where the old run is damaged or does not fit; GrowthStoppedError.
     """
     assert config.growth is not None, "asked to grow"

@@ -61,12 +61,7 @@ class OldRun:
 def find_checkpoint(config: Config) -> tuple[Path, Description]:
     """The checkpoint folder that ``growth.from`` means. Raises ConfigError where it cannot be grown from."""
     assert config.growth is not None
-    path, output = config.growth.from_, config.run.output
-    if path.resolve() == output.resolve() or output.resolve() in path.resolve().parents:
-        raise ConfigError(
-            f"growth.from and run.output are the same run ({output}): a run that grows gets a new folder, "
-            "its old one stays as it is"
-        )
+    path = config.growth.from_
     if (path / NAME).exists():
         folder = path
     elif not path.is_dir():

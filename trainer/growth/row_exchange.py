@@ -79,10 +79,8 @@ def _swap(rows: Rows, fields: dict[str, Field], starts: Tensor, world: World) ->
     owners = torch.searchsorted(starts, rows["class"], right=True) - 1
     order = torch.argsort(owners, stable=True)
     count = len(order)
-    parts = [rows[name][order].contiguous().view(torch.uint8).reshape(count, -1) for name in fields]
-    packed = (
-        torch.cat(parts, dim=1) if count else torch.empty(0, sum(f.nbytes for f in fields.values()), dtype=torch.uint8)
-    )
+    parts = [_plain(rows[name][order]).view(torch.uint8).reshape(count, field.nbytes) for name, field in fields.items()]
+    packed = torch.cat(parts, dim=1)
     sent = torch.bincount(owners, minlength=world.world_size)
     got = torch.empty_like(sent)
     dist.all_to_all_single(got, sent)
@@ -90,10 +88,15 @@ def _swap(rows: Rows, fields: dict[str, Field], starts: Tensor, world: World) ->
     dist.all_to_all_single(received, packed, got.tolist(), sent.tolist())
     found, begin = {}, 0
     for name, field in fields.items():
-        values = received[:, begin : begin + field.nbytes].contiguous().view(field.dtype)
+        values = _plain(received[:, begin : begin + field.nbytes]).view(field.dtype)
         found[name] = values.squeeze(1) if field.width is None else values
         begin += field.nbytes
     return found
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """In new memory without gaps: a lone row counts as contiguous with any stride, but has no view of another type."""
+    return tensor.clone(memory_format=torch.contiguous_format)
 
 
 def _nothing(fields: dict[str, Field]) -> tuple[Tensor, Rows]:
