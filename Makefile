@@ -8,13 +8,14 @@ MXNET_READY := $(MXNET_VENV)/.ready
 # CUDA major version of the DALI wheel: 13 goes with torch's own wheels; both decode on the CPU too.
 CUDA ?= 13
 PYTEST_ARGS ?=
+JOBS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: venv venv-mxnet demo test lint format clean
 
 venv: $(READY)
 
-$(READY): pyproject.toml constraints.txt setup.py $(wildcard partial_fc/native/*)
+$(READY): pyproject.toml constraints.txt setup.py $(wildcard partial_fc/native/* data_pipeline/native/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "pfc needs Python 3.11 or newer: make venv PYTHON=python3.11"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
@@ -34,8 +35,10 @@ $(MXNET_READY): constraints-mxnet.txt
 demo: venv
 	@bash examples/demo.sh $(BIN)
 
+# Several processes side by side, each on one thread: most tests wait for a process to start.
 test: venv
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(MAKE) --no-print-directory venv-mxnet || echo "the tests of interoperability with MXNet will be skipped"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 lint: venv
 	$(BIN)/ruff check .

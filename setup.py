@@ -1,4 +1,7 @@
-"""The compiled kernels, once per instruction set; where there is no compiler the package works without them, slower."""
+"""What is compiled: the head's kernels, once per instruction set, and what the loader does to every image.
+
+Where there is no compiler the package works without them, slower.
+"""
 
 import platform
 
@@ -24,5 +27,14 @@ setup(
             optional=True,
         )
         for level, flags in LEVELS.items()
+    ]
+    + [
+        Extension(
+            "data_pipeline._native",
+            [f"data_pipeline/native/{name}.cpp" for name in ("read_rows", "to_planes")],
+            extra_compile_args=["-O3", "-std=c++17"],
+            language="c++",
+            optional=True,
+        )
     ]
 )

@@ -3,6 +3,7 @@
 Shapes: B images of one rank's batch (may be 0 in a partial last batch), H = W = image size.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,7 +37,7 @@ class EncodedBatch:
 
     indices: NDArray[np.int64]
     identities: NDArray[np.int64]
-    jpegs: list[bytes]
+    jpegs: Sequence[bytes]
     flips: NDArray[np.bool_]
     draws: Draws | None = None
     skipped: tuple[Reason, ...] = ()

@@ -11,20 +11,23 @@ reading thread, whose time is hidden behind decoding.
 import importlib
 import io
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import torch.utils.dlpack
+from numpy.typing import NDArray
 from PIL import Image
 
+from data_pipeline import native_library
 from data_pipeline.augment_image import blur_windows
 from data_pipeline.augmentation import Augmentation
 from data_pipeline.augmentation_draws import draw
 from data_pipeline.batch import BadImageError, EncodedBatch
 from data_pipeline.decode_image import is_known_format
 from data_pipeline.errors import DataError
-from data_pipeline.image_size import jpeg_size
+from data_pipeline.image_rows import ImageRows, other_size
 
 try:
     # As Any: its stubs type a part of it only.
@@ -41,8 +44,10 @@ def _blank_jpeg(image_size: int) -> bytes:
     return buffer.getvalue()
 
 
-def _graph(augmentation: Augmentation, image_size: int, resize: bool, decoder: str) -> Any:
+def _graph(augmentation: Augmentation, image_size: int, resize: bool, decoder: str, planes: bool) -> Any:
     """JPEG bytes and what is drawn for them in, images [3, S, S] out; only what is configured is in the graph.
+
+    planes: False leaves the decoded pixels [S, S, 3] uint8 as they are.
 
     The same graph runs on the CPU and the GPU, and ``augment_image.py`` computes it without DALI, bit for bit as on
     the CPU: whoever changes one of them changes both.
@@ -63,6 +68,8 @@ def _graph(augmentation: Augmentation, image_size: int, resize: bool, decoder: s
         # would depend on its place in the batch, hence on the number of ranks.
         hw_decoder_load=1.0,
     )
+    if not planes:
+        return images
     size = (image_size, image_size)
     scaling = {"interp_type": types.INTERP_LINEAR, "antialias": True, "dtype": types.FLOAT}
     if augmentation.resamples:
@@ -103,11 +110,15 @@ class _DecodePipeline:
         on_gpu = device.type == "cuda"
         self._augmentation = augmentation
         self._image_size = image_size
+        # What is left to do behind the decoder is done faster by compiled code of our own.
+        self._planes = on_gpu or resize or not augmentation.only_flips or not native_library.available()
+        self._flips: deque[NDArray[np.bool_]] = deque()
         self._pipeline = dali.pipeline_def(_graph, enable_conditionals=True)(
             augmentation,
             image_size,
             resize,
             "mixed" if on_gpu else "cpu",
+            self._planes,
             batch_size=max_batch,
             num_threads=num_threads,
             device_id=device.index if on_gpu else None,
@@ -132,19 +143,22 @@ class _DecodePipeline:
     def collect(self) -> torch.Tensor:
         (images,) = self._pipeline.share_outputs()
         tensor: torch.Tensor = torch.utils.dlpack.from_dlpack(images.as_tensor())
+        if not self._planes:
+            tensor = _to_planes(tensor, self._flips.popleft())
         self._pipeline.release_outputs()
         return tensor
 
     def _feed(self, batch: EncodedBatch) -> None:
         feeds: dict[str, Any] = {
-            # DALI reads more formats than Pillow is allowed to: both refuse the same.
-            "jpegs": [np.frombuffer(each if is_known_format(each) else b"\0", np.uint8) for each in batch.jpegs],
-            "flips": batch.flips.astype(np.int32),
+            "jpegs": _as_rows(batch.jpegs),
         }
+        if self._planes:
+            feeds["flips"] = batch.flips.astype(np.int32)
+        else:
+            self._flips.append(batch.flips)
         augmentation, draws, size = self._augmentation, batch.draws, self._image_size
         if draws is not None and augmentation.resamples:
-            other_size = [jpeg_size(jpeg) != (size, size) for jpeg in batch.jpegs]
-            feeds["moved"] = draws.moved(size) | other_size
+            feeds["moved"] = draws.moved(size) | other_size(batch.jpegs, size)
             feeds["starts"], feeds["ends"] = map(np.ascontiguousarray, np.split(draws.boxes, 2, axis=1))
             feeds["small"] = np.repeat(draws.small.astype(np.float32)[:, None], 2, axis=1)
         if draws is not None and augmentation.down_up > 0:
@@ -185,8 +199,7 @@ class DaliDecoder:
 
     def submit(self, batch: EncodedBatch) -> None:
         """Start decoding a batch."""
-        right = (self._image_size, self._image_size)
-        resize = not self._resamples and any(jpeg_size(jpeg) != right for jpeg in batch.jpegs)
+        resize = not self._resamples and bool(other_size(batch.jpegs, self._image_size).any())
         if resize not in self._pipelines:
             self._pipelines[resize] = _DecodePipeline(self._max_batch, resize=resize, **self._arguments)
         self._pending.append((resize, batch))
@@ -229,6 +242,22 @@ class DaliDecoder:
                 single = None  # a pipeline that failed once is of no more use
         if bad:
             raise BadImageError(bad) from error
+
+
+def _as_rows(images: Sequence[bytes]) -> NDArray[np.uint8] | list[NDArray[np.uint8]]:
+    """As DALI takes them: one array where it can be, which saves 10 of 130 microseconds an image, else one of each."""
+    if isinstance(images, ImageRows) and images.all_jpeg:
+        return images.rows
+    # DALI reads more formats than Pillow is allowed to: both refuse the same.
+    return [np.frombuffer(each if is_known_format(each) else b"\0", np.uint8) for each in images]
+
+
+def _to_planes(pixels: torch.Tensor, flips: NDArray[np.bool_]) -> torch.Tensor:
+    """[B, S, S, 3] uint8 -> [B, 3, S, S] float32 in [-1, 1], mirrored where ``flips`` [B] says so."""
+    count, height, width, channels = pixels.shape
+    planes = torch.empty(count, channels, height, width)
+    native_library.call("pfc_to_planes", count, height, width, pixels.numpy(), flips.astype(np.uint8), planes.numpy())
+    return planes
 
 
 def _reason(failure: RuntimeError) -> str:

@@ -27,6 +27,14 @@ class ImageCheck:
         self._required = required_size
         self._header = b"\0"  # of a plain JPEG, up to its entropy-coded data; no image starts with a zero byte
 
+    @property
+    def known_header(self) -> bytes:
+        """Header of the last sound plain JPEG: its first byte up to its entropy-coded data.
+
+        An image with this header is sound if its end marker is the first marker behind it.
+        """
+        return self._header
+
     def __call__(self, encoded: bytes) -> Fault | None:
         """The fault of an encoded image, None where a decoder may be asked."""
         header = self._header

@@ -74,10 +74,15 @@ class Loader:
         return self._position.global_batch
 
     @property
+    def smallest_global_batch(self) -> int:
+        """The fewest samples of a step over all ranks: those of an epoch's partial batch, where it is not dropped."""
+        rest = self._order.num_places % self.global_batch
+        return self.global_batch if self._drop_last or not rest else rest
+
+    @property
     def smallest_batch(self) -> int:
         """The fewest images that a rank gets in a step of an epoch: 0 where a partial batch leaves one without."""
-        rest = self._order.num_places % self.global_batch
-        return (self.global_batch if self._drop_last or not rest else rest) // self.world_size
+        return self.smallest_global_batch // self.world_size
 
     @property
     def last_global_batch(self) -> int:

@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from data_pipeline import native_library, row_reading
 from data_pipeline.errors import DataError
+from data_pipeline.image_rows import ImageRows
 from data_pipeline.properties import Properties, read_properties
 from data_pipeline.record import Record
 from data_pipeline.record_set import RecordPath as RecordPath
@@ -77,6 +79,43 @@ class RecordReader(Sequence[Record]):
             for row, identity, jpeg in zip(where.tolist(), *found, strict=True):
                 identities[row], jpegs[row] = identity, jpeg
         return identities, jpegs
+
+    def read_rows(
+        self, positions: NDArray[np.int64], known_header: bytes
+    ) -> tuple[NDArray[np.int64], ImageRows, list[int]] | None:
+        """Identities [n], images and places of those that do not begin with ``known_header`` or that have a marker
+        inside: ``read_batch`` without a Python object for each image. All others are whole JPEGs. None where that
+        cannot be: no compiled reader, nothing to read, or one image is far longer than the others.
+
+        Raises:
+            DataError: as reading one of them.
+        """
+        if not len(positions) or not native_library.available():
+            return None
+        found = row_reading.read_rows(*self._extents(positions), known_header)
+        if found is None:
+            return None
+        for place in np.flatnonzero(found.states == row_reading.CAREFULLY).tolist():
+            record = self[int(positions[place])]
+            if len(record.jpeg) > found.rows.shape[1]:
+                return None
+            found.identities[place], found.lengths[place] = record.identity, len(record.jpeg)
+            found.rows[place] = 0
+            found.rows[place, : len(record.jpeg)] = np.frombuffer(record.jpeg, np.uint8)
+        alike = found.states == row_reading.SOUND
+        images = ImageRows(found.rows, found.lengths, alike, known_header)
+        return found.identities, images, np.flatnonzero(~alike).tolist()
+
+    def _extents(self, positions: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
+        """File descriptors, byte offsets and about how many bytes, [n] each."""
+        descriptors = np.empty(len(positions), np.int32)
+        offsets, sizes = np.empty(len(positions), np.int64), np.empty(len(positions), np.int64)
+        numbers = np.searchsorted(self._starts, positions, side="right") - 1
+        for number in np.unique(numbers).tolist():
+            where = numbers == number
+            places = positions[where] - self._starts[number]
+            descriptors[where], offsets[where], sizes[where] = self.shards[number].extents(places)
+        return descriptors, offsets, sizes
 
     def label_kind(self, position: int) -> LabelKind:
         """How the identity of an image is written: "scalar", "two-float identity" or "vector"."""

@@ -108,6 +108,11 @@ class RecordShard:
             jpegs.append(record.jpeg)
         return identities, jpegs
 
+    def extents(self, places: NDArray[np.int64]) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
+        """Where the records at ``places`` [n] lie: the file's descriptor, byte offsets and about how many bytes [n]."""
+        offsets, sizes = self._index.extents(places)
+        return self._file.descriptor, offsets, np.minimum(sizes, MAX_FIRST_READ)
+
     def will_need(self, start: int, stop: int) -> None:
         """Have the images at places [start, stop) read into the page cache: neighbours in the file as one stretch."""
         if start >= stop:

@@ -96,6 +96,11 @@ class RecordFile:
     def __reduce__(self) -> tuple[type["RecordFile"], tuple[Path]]:
         return RecordFile, (self.path,)
 
+    @property
+    def descriptor(self) -> int:
+        """Of the open file; -1 when it is closed."""
+        return self._descriptor
+
     def peek(self, offset: int, count: int, key: int | str = "") -> bytes:
         """``count`` raw bytes from ``offset``, fewer where the file ends; nothing is checked.
 

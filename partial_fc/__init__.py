@@ -8,7 +8,7 @@ from partial_fc.margins import ArcFace, CombinedMargin, CosFace
 from partial_fc.row_gradient import RowGradient
 from partial_fc.sface import SFace
 from partial_fc.state import center_state, load_center_state
-from partial_fc.stats import HeadStats
+from partial_fc.stats import HeadStats, combined_stats
 
 __all__ = [
     "ArcFace",
@@ -22,6 +22,7 @@ __all__ = [
     "SFace",
     "center_state",
     "class_shard",
+    "combined_stats",
     "load_center_state",
     "partition",
     "scale_gradient",

@@ -78,6 +78,8 @@ def stats_of(totals: list[float], step: ScoredStep, head: "PartialFC", *, batch:
         theta_negative=math.pi / 2 - mean,
         theta_negative_std=math.nan if math.isnan(mean) else math.sqrt(max(variance, 0.0)),
         bytes_moved=head.collectives.bytes_moved,
+        samples=batch,
+        gradient_norm=math.sqrt(squared) if squared >= 0.0 else math.nan,
     )
 
 

@@ -1,6 +1,6 @@
 """Ranks act together: one rank's decision or failure becomes everyone's, so that none is left waiting."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
@@ -8,13 +8,10 @@ import torch.distributed as dist
 
 from data_pipeline import DataError
 from trainer.errors import ConfigError
+from trainer.errors import PeerFailedError as PeerFailedError
 from trainer.world import World
 
 Result = TypeVar("Result")
-
-
-class PeerFailedError(RuntimeError):
-    """Another rank failed in a step that all ranks take together; its own log says why."""
 
 
 def first_rank_decides(world: World, action: Callable[[], Result]) -> Result:
@@ -44,11 +41,43 @@ def first_rank_decides(world: World, action: Callable[[], Result]) -> Result:
 
 def any_rank(world: World, flag: bool) -> bool:
     """Whether the flag is raised on any rank: a one-number all-reduce on the CPU."""
+    return any_rank_each(world, [flag])[0]
+
+
+def any_rank_each(world: World, flags: Sequence[bool]) -> list[bool]:
+    """Of each flag whether it is raised on any rank: one all-reduce of a few numbers on the CPU."""
     if world.world_size == 1:
-        return flag
-    value = torch.tensor([flag], dtype=torch.int32)
-    dist.all_reduce(value, dist.ReduceOp.MAX)
-    return bool(value.item())
+        return list(flags)
+    values = torch.tensor(flags, dtype=torch.int32)
+    dist.all_reduce(values, dist.ReduceOp.MAX)
+    return [bool(value) for value in values.tolist()]
+
+
+def of_all_ranks(world: World, value: Result) -> list[Result]:
+    """What each rank has, in rank order, on every rank."""
+    if world.world_size == 1:
+        return [value]
+    values: list[Result] = [value] * world.world_size
+    dist.all_gather_object(values, value)
+    return values
+
+
+def on_first_rank(world: World, value: Result) -> list[Result] | None:
+    """What each rank has, in rank order, on rank 0; None elsewhere."""
+    if world.world_size == 1:
+        return [value]
+    values: list[Result] | None = [value] * world.world_size if world.is_first else None
+    dist.gather_object(value, values, dst=0)
+    return values
+
+
+def largest(world: World, value: float) -> float:
+    """The largest of all ranks' values: a one-number all-reduce on the CPU. NaN is not for comparison."""
+    if world.world_size == 1:
+        return value
+    number = torch.tensor(value, dtype=torch.float64)
+    dist.all_reduce(number, dist.ReduceOp.MAX)
+    return float(number)
 
 
 def together(world: World, action: Callable[[], None], what: str) -> None:

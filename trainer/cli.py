@@ -1,18 +1,18 @@
 """The command line: ``pfc COMMAND ...``, the same as ``python -m trainer COMMAND ...``."""
 
 import argparse
+import importlib
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 from data_pipeline import DataError
-from trainer.agreement import PeerFailedError
-from trainer.commands import bench, checkpoint, data, eval, report, train
-from trainer.errors import ConfigError, ExitCode
-from trainer.step import NonFiniteLossError
-from trainer.world import rank_prefix
+from trainer.complaint import complain
+from trainer.errors import ConfigError, ExitCode, PeerFailedError
+from trainer.failure import exit_code, is_out_of_memory, reason
+from trainer.non_finite import NonFiniteError
 
-COMMANDS = (data, train, eval, report, checkpoint, bench)
+COMMANDS = ("data", "train", "eval", "report", "checkpoint", "bench")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,23 +20,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="pfc", description="Train face models on millions of identities.")
     parser.add_argument("--version", action="version", version=f"pfc {version('pfc')}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in COMMANDS:
-        command.add_parser(subparsers)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    # Of a known command, its own module alone: starting again after a failure is made of imports.
+    for command in arguments[:1] if arguments and arguments[0] in COMMANDS else COMMANDS:
+        importlib.import_module(f"trainer.commands.{command}").add_parser(subparsers)
     parsed = parser.parse_args(arguments)
     handler: Callable[[argparse.Namespace], int] = parsed.handler
     try:
         return int(handler(parsed))
-    except (ConfigError, DataError) as error:
-        return _complain(str(error), ExitCode.BAD_INPUT)
-    except (PeerFailedError, NonFiniteLossError) as error:
-        return _complain(str(error), ExitCode.FAILURE)
+    except (ConfigError, DataError, PeerFailedError, NonFiniteError) as error:
+        return complain(str(error), exit_code(error))
     except KeyboardInterrupt:
-        return _complain("interrupted; nothing half-done is left", ExitCode.FAILURE)
+        return complain("interrupted; nothing half-done is left", ExitCode.FAILURE)
     except OSError as error:  # disk full, permission denied: the path and the reason are all a user needs
         where = f"{error.filename}: " if error.filename else ""
-        return _complain(f"{where}{error.strerror or error}", ExitCode.FAILURE)
-
-
-def _complain(message: str, code: ExitCode) -> int:
-    print(f"pfc: error: {rank_prefix()}{' '.join(message.split())}", file=sys.stderr, flush=True)
-    return code
+        return complain(f"{where}{error.strerror or error}", ExitCode.FAILURE)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return complain(reason(error), ExitCode.FAILURE)

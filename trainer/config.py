@@ -20,11 +20,15 @@ from trainer.absolute_path import AbsolutePath
 from trainer.augmentation_config import AugmentationConfig
 from trainer.backbones import BackboneConfig
 from trainer.checkpoint_config import CheckpointConfig
+from trainer.deepspeed_config import DeepSpeedTable, zero_stage
 from trainer.errors import ConfigError
 from trainer.evaluation import EvaluationConfig
+from trainer.failure_config import FailureConfig
 from trainer.growth_config import GrowthConfig
 from trainer.head_config import HeadConfig
+from trainer.optimizer_config import OptimizerConfig
 from trainer.schedule import ScheduleConfig
+from trainer.train_config import TrainConfig
 
 
 class _Table(BaseModel):
@@ -38,7 +42,7 @@ class RunConfig(_Table):
     seed: Annotated[int, Field(ge=0)] = 0
     device: str = "auto"  # auto, cpu, cuda, cuda:N
     world_size: Annotated[int, Field(ge=1)] | None = None  # refuse to run on any other number of ranks
-    timeout_seconds: Annotated[float, Field(gt=0)] = 600.0  # of any collective, the first meeting included
+    timeout_seconds: Annotated[float, Field(gt=0)] = 600.0  # of any collective
 
 
 class DataConfig(_Table):
@@ -85,31 +89,6 @@ class DataConfig(_Table):
         return record_paths(self.records)
 
 
-class OptimizerConfig(_Table):
-    """SGD for the backbone and, row by row, for the class centers."""
-
-    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
-
-
-class TrainConfig(_Table):
-    """How long."""
-
-    steps: Annotated[int, Field(ge=1)] | None = None
-    epochs: Annotated[float, Field(gt=0)] | None = None
-
-    @model_validator(mode="after")
-    def _one_length(self) -> "TrainConfig":
-        if (self.steps is None) == (self.epochs is None):
-            raise ValueError("give exactly one of train.steps and train.epochs")
-        return self
-
-    def total_steps(self, steps_per_epoch: int) -> int:
-        """Optimizer steps of the whole run, at least 1."""
-        return self.steps if self.steps is not None else max(1, round((self.epochs or 0) * steps_per_epoch))
-
-
 class MetricsConfig(_Table):
     """The Prometheus exporter: rank r of a machine listens on port + local rank."""
 
@@ -133,8 +112,10 @@ class Config(_Table):
     head: HeadConfig = HeadConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
+    deepspeed: DeepSpeedTable | None = None
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    failure: FailureConfig = FailureConfig()
     metrics: MetricsConfig = MetricsConfig()
     log: LogConfig = LogConfig()
     growth: GrowthConfig | None = None  # take over from an older run
@@ -151,6 +132,34 @@ class Config(_Table):
                 f"growth.from and run.output are the same run ({self.run.output}): a run that grows gets a new folder, "
                 "the old one stays as it is"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _tables_go_together(self) -> "Config":
+        if self.train.micro_batches > self.data.batch_size:
+            raise ValueError(
+                f"train.micro_batches is {self.train.micro_batches}, more than the {self.data.batch_size} images of "
+                "data.batch_size: make it smaller"
+            )
+        if self.train.engine == "ddp":
+            if self.deepspeed is not None:
+                raise ValueError("[deepspeed] has no effect with train.engine = 'ddp': set it to 'deepspeed'")
+            return self
+        if self.backbone.precision == "float16":
+            raise ValueError(
+                "backbone.precision = 'float16' works with train.engine = 'ddp' alone: with DeepSpeed use 'bfloat16', "
+                "which needs no loss scale"
+            )
+        if self.train.compile and zero_stage(self.deepspeed) == 3:
+            raise ValueError(
+                "train.compile does not go with deepspeed.zero_optimization.stage = 3, which exchanges the weights "
+                "while the network runs: use stage 2 or less"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _best_checkpoint_is_known(self) -> "Config":
+        self.checkpoint.scored_pairs([path.stem for path in self.evaluation.pairs])
         return self
 
     def to_dict(self) -> dict[str, Any]:

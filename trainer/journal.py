@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from data_pipeline.pending_file import PendingFile
 from partial_fc import HeadStats
+from trainer.checkpoint import Passed
+from trainer.engine import Outcome
+from trainer.line_file import LineFile
 
 AVERAGED = (
     "loss",
@@ -24,34 +28,72 @@ class Journal:
     """Collects steps and appends their averages to ``path`` as one JSON object a line (None: to no file).
 
     Each line repeats ``constants`` of the run, so that it can be read alone. Angles are in radians, times in seconds;
-    ``active_pairs`` is the mean per step over all ranks.
+    ``active_pairs`` is the mean per step over all ranks. Lines that a full disk does not take wait in memory.
     """
 
     def __init__(self, path: Path | None, *, constants: Mapping[str, int]) -> None:
-        self._path = path
+        self._file = None if path is None else LineFile(path)
         self._constants = dict(constants)
         self._reset()
 
+    @property
+    def problem(self) -> OSError | None:
+        """Why lines wait to be written; None while all is well."""
+        return None if self._file is None else self._file.problem
+
+    def state(self) -> dict[str, Any]:
+        """What was collected since the last line, so that a run resumed here writes the same next line."""
+        return {
+            "sums": {key: _number(total) for key, total in self._sums.items()},
+            "phases": dict(self._phases),
+            "modes": dict(self._modes),
+            "seconds": self._seconds,
+            "samples": self._samples,
+            "steps": self._steps,
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """The counterpart of :meth:`state`; an empty one begins anew."""
+        self._reset()
+        if state:
+            self._sums |= {key: math.nan if total is None else total for key, total in state["sums"].items()}
+            self._phases |= state["phases"]
+            self._modes |= state["modes"]
+            self._seconds, self._samples, self._steps = state["seconds"], state["samples"], state["steps"]
+
     def _reset(self) -> None:
-        self._sums = dict.fromkeys(AVERAGED, 0.0)
+        self._sums = dict.fromkeys((*AVERAGED, "gradient_norm"), 0.0)
         self._phases: dict[str, float] = {}
         self._modes: dict[str, int] = {}
         self._seconds = 0.0
         self._samples = 0
         self._steps = 0
+        self._taken = 0
         self._last: HeadStats | None = None
 
-    def add(self, stats: HeadStats, *, samples: int, step_seconds: float, phase_seconds: Mapping[str, float]) -> None:
-        """Take one step in; samples: of all ranks."""
-        for key in AVERAGED:
-            self._sums[key] += stats[key]
-        for phase, seconds in phase_seconds.items():
-            self._phases[phase] = self._phases.get(phase, 0.0) + seconds
-        self._modes[stats.mode] = self._modes.get(stats.mode, 0) + 1
+    def add(
+        self,
+        stats: HeadStats,
+        *,
+        samples: int,
+        step_seconds: float,
+        phase_seconds: Mapping[str, float],
+        outcome: Outcome | None = None,
+    ) -> None:
+        """Take one step in; samples: of all ranks. Of one that was passed over, the times alone."""
         self._seconds += step_seconds
         self._samples += samples
         self._steps += 1
         self._last = stats
+        for phase, seconds in phase_seconds.items():
+            self._phases[phase] = self._phases.get(phase, 0.0) + seconds
+        if outcome is not None and not outcome.applied:
+            return
+        self._taken += 1
+        for key in AVERAGED:
+            self._sums[key] += stats[key]
+        self._sums["gradient_norm"] += math.nan if outcome is None else outcome.gradient_norm
+        self._modes[stats.mode] = self._modes.get(stats.mode, 0) + 1
 
     @property
     def images_per_second(self) -> float:
@@ -67,14 +109,16 @@ class Journal:
         samples: int,
         learning_rate: float,
         skipped_records: Mapping[str, int] | None = None,
+        passed: Passed | None = None,
     ) -> dict[str, Any]:
         """Append the averages since the last line and return them; samples: all that the run has seen.
 
-        skipped_records: bad images that this rank replaced since it started, by reason.
+        skipped_records: bad images that this rank has replaced, by reason. passed: steps that were not taken since the
+        run began.
         """
         assert self._last is not None, "a line needs at least one step"
         line: dict[str, Any] = {"time": time, "step": step, "epoch": epoch, "samples": samples}
-        line |= {key: _number(total / self._steps) for key, total in self._sums.items()}
+        line |= {key: _number(total / self._taken if self._taken else math.nan) for key, total in self._sums.items()}
         line |= {
             "mode": self._last.mode,
             "mode_steps": self._modes,
@@ -84,12 +128,13 @@ class Journal:
             "images_per_second": self.images_per_second,
             "step_seconds": self._seconds / self._steps,
             "skipped_records": dict(skipped_records or {}),
+            "nonfinite_steps": passed.non_finite if passed else 0,
+            "overflow_steps": passed.overflow if passed else 0,
             "phase_seconds": {phase: seconds / self._steps for phase, seconds in self._phases.items()},
         }
         line |= self._constants
-        if self._path is not None:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+        if self._file is not None:
+            self._file.append(json.dumps(line))
         self._reset()
         return line
 
@@ -105,13 +150,11 @@ def forget_after(path: Path, step: int) -> None:
     """
     if not path.exists():
         return
-    draft = path.with_name(f".{path.name}.part")
-    with path.open(encoding="utf-8", errors="replace") as old, draft.open("w", encoding="utf-8") as new:
+    with path.open(encoding="utf-8", errors="replace") as old, PendingFile(path) as new:
         for line in old:
             try:
                 keep = line.endswith("\n") and int(json.loads(line)["step"]) <= step
             except (ValueError, KeyError, TypeError):
                 keep = False
             if keep:
-                new.write(line)
-    draft.replace(path)
+                new.stream.write(line.encode())

@@ -2,37 +2,37 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-
-from structlog.typing import FilteringBoundLogger
+from dataclasses import dataclass, replace
 
 from data_pipeline import Batch
 from data_pipeline.loader import Loader
-from partial_fc import HeadStats
-from trainer.agreement import any_rank
-from trainer.checkpoint import Position, Trained, save_checkpoint
+from trainer.agreement import any_rank_each
+from trainer.checkpoint import Position, Score, Trained
 from trainer.config import Config
+from trainer.engine import Engine
 from trainer.errors import ExitCode
-from trainer.journal import Journal
-from trainer.metrics import TrainingMetrics
+from trainer.metrics_so_far import JOURNAL, TOTALS, RunTotals
+from trainer.non_finite import NonFiniteError, NonFiniteGuard, what_is_wrong
+from trainer.own_time import OwnTime
 from trainer.phases import PhaseClock
-from trainer.progress import Progress
+from trainer.pulse import EVALUATING, FIRST_STEP, SAVING, STEP, Pulse
+from trainer.reporting import Reporting
+from trainer.run_checkpoints import RunCheckpoints
 from trainer.run_verification import RunVerification
 from trainer.skipped_images import SkippedImages
-from trainer.step import TrainStep
+from trainer.step import StepResult, TrainStep
 from trainer.stopping import StopRequest
+from trainer.stragglers import Stragglers
 from trainer.world import World
 
 
 @dataclass(frozen=True)
-class Reporting:
-    """Where a run tells how it goes."""
+class Watching:
+    """What the watchdog and the comparison of ranks need to be told."""
 
-    journal: Journal
-    metrics: TrainingMetrics
-    progress: Progress
-    log: FilteringBoundLogger
+    pulse: Pulse
+    own_time: OwnTime
+    stragglers: Stragglers
 
 
 @dataclass(frozen=True)
@@ -52,63 +52,98 @@ class TrainingLoop:
         *,
         config: Config,
         world: World,
-        run_folder: Path,
         plan: Plan,
         loader: Loader,
         trained: Trained,
+        engine: Engine,
         train_step: TrainStep,
         clock: PhaseClock,
         verification: RunVerification,
+        checkpoints: RunCheckpoints,
         reporting: Reporting,
         skipped_images: SkippedImages,
+        watching: Watching,
         stop: StopRequest,
         position: Position,
     ) -> None:
         self._config = config
         self._world = world
-        self._run_folder = run_folder
         self._plan = plan
         self._loader = loader
         self._trained = trained
+        self._engine = engine
         self._train_step = train_step
+        self._guard = NonFiniteGuard(config.failure, trained.passed)
         self._clock = clock
         self._verification = verification
+        self._checkpoints = checkpoints
         self._reporting = reporting
         self._skipped_images = skipped_images
+        self._watching = watching
         self._stop = stop
         self._step = position.step
         self._samples = position.samples
-        self._saved_step = position.step if position.step else None
+        self._totals = RunTotals.from_state(position.metrics.get(TOTALS, {}))
+        self._journal_waits = False
+        reporting.journal.load_state(position.metrics.get(JOURNAL, {}))
+        self._step_phase = FIRST_STEP
 
     def run(self) -> ExitCode:
         """DONE when the last step is taken and saved, STOPPED when asked to stop earlier and saved."""
+        try:
+            try:
+                return self._run()
+            except NonFiniteError:  # on all ranks, in the same step
+                self._checkpoints.finish()
+                raise
+        except BaseException:
+            self._checkpoints.abandon()
+            raise
+
+    def _run(self) -> ExitCode:
         if self._step == 0 and self._config.evaluation.at_start:
             self._verify()
+            if self._stop_is_agreed():
+                return self._stop_here()
         while self._step < self._plan.total_steps:
             batches = iter(self._loader)
             while self._step < self._plan.total_steps:
+                self._watching.pulse.enter(self._step_phase, self._step + 1)
                 with self._clock.phase("data"):
                     batch = next(batches, None)
                 if batch is None:
                     break
                 self._take_step(batch)
-                if any_rank(self._world, self._stop.asked):
+                if self._stop_is_agreed():
                     return self._stop_here()
-                self._between_steps()
+                if self._between_steps() and self._stop_is_agreed():
+                    return self._stop_here()
         return self._finish()
+
+    def _stop_is_agreed(self) -> bool:
+        """Between two steps: one all-reduce says all that ranks must agree on."""
+        self._watching.pulse.enter_part("agreement")
+        stop, busy, failed = any_rank_each(self._world, [self._stop.asked, *self._checkpoints.flags])
+        self._checkpoints.advance(busy=busy, failed=failed)
+        return stop
 
     def _take_step(self, batch: Batch) -> None:
         learning_rate = self._plan.learning_rate(self._step)
-        stats = self._train_step(batch, learning_rate)
+        result = self._train_step(batch, learning_rate, global_batch=self._loader.last_global_batch)
         self._step += 1
         self._samples += self._loader.last_global_batch
+        self._step_phase = STEP
         step_seconds, phase_seconds = self._clock.finish_step()
-        self._account(batch, stats, learning_rate, step_seconds, phase_seconds)
+        self._watching.stragglers.add(self._step, own_seconds=self._watching.own_time.take(), step_seconds=step_seconds)
+        goes_back = self._guard.judge(result)
+        self._account(batch, result, learning_rate, step_seconds, phase_seconds)
+        if goes_back:
+            self._go_back()
 
     def _account(
         self,
         batch: Batch,
-        stats: HeadStats,
+        result: StepResult,
         learning_rate: float,
         step_seconds: float,
         phase_seconds: dict[str, float],
@@ -119,15 +154,25 @@ class TrainingLoop:
             step=self._step,
             epoch=epoch,
             local_samples=len(batch.identities),
-            stats=stats,
+            stats=result.stats,
             learning_rate=learning_rate,
             step_seconds=step_seconds,
             phase_seconds=phase_seconds,
+            outcome=result.outcome,
         )
         self._skipped_images.update()
+        self._totals.add_step(local_samples=len(batch.identities), seconds=step_seconds, mode=result.stats.mode)
+        self._totals.skipped_records = self._skipped_images.counts
+        to.metrics.record_totals(self._totals)
         to.journal.add(
-            stats, samples=self._loader.last_global_batch, step_seconds=step_seconds, phase_seconds=phase_seconds
+            result.stats,
+            samples=self._loader.last_global_batch,
+            step_seconds=step_seconds,
+            phase_seconds=phase_seconds,
+            outcome=result.outcome,
         )
+        if not result.outcome.applied:
+            self._tell_of_a_step_passed_over(result)
         if self._step % self._config.log.every_steps == 0 or self._step == self._plan.total_steps:
             line = to.journal.write(
                 time=time.time(),
@@ -136,24 +181,67 @@ class TrainingLoop:
                 samples=self._samples,
                 learning_rate=learning_rate,
                 skipped_records=self._skipped_images.counts,
+                passed=self._trained.passed,
             )
+            self._tell_of_journal()
             to.log.info("step", **{key: value for key, value in line.items() if key != "time"})
             to.progress.figures(line)
         to.progress.step()
 
-    def _between_steps(self) -> None:
-        if self._step == self._plan.total_steps:
+    def _tell_of_a_step_passed_over(self, result: StepResult) -> None:
+        to, passed = self._reporting, self._trained.passed
+        if result.outcome.overflow:
+            to.log.info("float16 overflow", step=self._step, loss_scale=result.outcome.loss_scale)
             return
-        if self._due(self._config.evaluation.every_steps):
-            self._verify()
-        if self._due(self._config.checkpoint.every_steps):
-            self._save()
+        reason = what_is_wrong(result.stats)
+        to.log.warning("step not finite", step=self._step, reason=reason, in_a_row=passed.in_a_row)
+        if passed.in_a_row == 1:
+            to.progress.say(f"step {self._step}: {reason}; passed over")
 
-    def _due(self, every_steps: int) -> bool:
-        return every_steps > 0 and self._step % every_steps == 0
+    def _go_back(self) -> None:
+        """Take weights, centers, optimizer state and random numbers of a checkpoint; everything else goes on."""
+        counts = replace(self._trained.passed)
+        position, damages = self._checkpoints.load_before(
+            self._guard.only_before(self._step), seed=self._config.run.seed
+        )
+        self._trained.passed.take(counts)
+        for damage in damages:
+            self._reporting.log.warning("damaged checkpoint", reason=damage)
+        self._guard.went_back(None if position is None else position.step)
+        assert position is not None, "went_back raises without"
+        self._reporting.metrics.rollbacks.inc()
+        self._reporting.log.warning("rolled back", step=self._step, to_step=position.step)
+        self._reporting.progress.say(
+            f"step {self._step}: back to the weights of step {position.step}; going on with the images that follow"
+        )
+        self._clock.restart()
 
-    def _verify(self) -> None:
-        for result in self._verification.run(self._trained.backbone, self._step):
+    def _between_steps(self) -> bool:
+        """What is due after some steps; whether anything was, which takes long enough to be asked to stop."""
+        if self._step == self._plan.total_steps:
+            return False
+        every = self._config.evaluation.every_steps
+        verify = every > 0 and self._step % every == 0
+        score = self._verify() if verify else None
+        # A checkpoint amid steps that are not finite might hold the weights that cause it.
+        save = not self._guard.in_doubt and self._checkpoints.is_wanted(self._step, score)
+        if save:
+            self._watching.pulse.enter(SAVING, self._step)
+            self._guard.saving()
+            self._checkpoints.save(self._position(), score)
+            self._clock.restart()
+        self._checkpoints.make_room(self._step)
+        return verify or save
+
+    def _position(self) -> Position:
+        metrics = {TOTALS: self._totals.state(), JOURNAL: self._reporting.journal.state()}
+        return Position(self._step, self._samples, self._loader.state_dict(), metrics)
+
+    def _verify(self) -> Score | None:
+        """Verify, tell, and return what counts when checkpoints are compared."""
+        self._watching.pulse.enter(EVALUATING, self._step)
+        results = self._verification.run(self._engine.to_evaluate(), self._step, self._stop_is_agreed)
+        for result in results:
             self._reporting.metrics.accuracy.labels(result.name).set(result.accuracy_mean)
             self._reporting.log.info(
                 "verification", step=self._step, pairs=result.name, accuracy=result.accuracy_mean, auc=result.auc
@@ -162,29 +250,20 @@ class TrainingLoop:
                 f"step {self._step}: {result.name} accuracy {100 * result.accuracy_mean:.2f}% "
                 f"± {100 * result.accuracy_std:.2f}"
             )
+        if self._verification.problem is not None:
+            self._warn("results of the verification are not stored", self._verification.problem)
+        score = self._checkpoints.score_of(results)
         self._clock.restart()
-
-    def _save(self) -> None:
-        began = time.perf_counter()
-        folder = save_checkpoint(
-            self._run_folder,
-            self._trained,
-            Position(self._step, self._samples, self._loader.state_dict()),
-            config=self._config,
-            world=self._world,
-            keep=self._config.checkpoint.keep,
-        )
-        seconds = time.perf_counter() - began
-        self._saved_step = self._step
-        self._reporting.metrics.checkpoint_seconds.observe(seconds)
-        self._reporting.metrics.last_checkpoint_step.set(self._step)
-        self._reporting.log.info("checkpoint", step=self._step, folder=str(folder), seconds=seconds)
-        self._clock.restart()
+        return score
 
     def _stop_here(self) -> ExitCode:
         if self._step == self._plan.total_steps:
             return self._finish()
-        self._save()
+        if not self._checkpoints.is_saved(self._step):
+            self._save_now()
+        return self._stopped()
+
+    def _stopped(self) -> ExitCode:
         self._reporting.log.info("stopped", step=self._step, signal=self._stop.signal_name)
         self._reporting.progress.say(
             f"stopped on request at step {self._step} of {self._plan.total_steps}, checkpoint written: "
@@ -193,9 +272,29 @@ class TrainingLoop:
         return ExitCode.STOPPED
 
     def _finish(self) -> ExitCode:
-        if self._saved_step != self._plan.total_steps:
-            self._save()
+        if not self._checkpoints.is_saved(self._plan.total_steps):
+            self._save_now()
         if not self._verification.has_results(self._step):
-            self._verify()
+            score = self._verify()
+            if self._stop_is_agreed() and not self._verification.has_results(self._step):
+                return self._stopped()
+            self._checkpoints.add_score(self._step, score)
         self._reporting.log.info("finished", step=self._step, samples=self._samples)
         return ExitCode.DONE
+
+    def _save_now(self) -> None:
+        self._watching.pulse.enter(SAVING, self._step)
+        self._guard.saving()
+        self._checkpoints.save_now(self._position())
+
+    def _tell_of_journal(self) -> None:
+        """Say once that lines wait for room on the disk, and once that they are written."""
+        problem = self._reporting.journal.problem
+        if problem is not None and not self._journal_waits:
+            self._warn("lines of metrics.jsonl wait in memory", problem)
+        self._journal_waits = problem is not None
+
+    def _warn(self, text: str, problem: OSError) -> None:
+        reason = problem.strerror or str(problem)
+        self._reporting.log.warning(text, error=str(problem))
+        self._reporting.progress.say(f"warning: {text}: {reason}; the run goes on")

@@ -9,8 +9,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from data_pipeline.errors import REASONS
 from partial_fc import HeadStats
+from trainer.checkpoint.errors import REASONS as CHECKPOINT_REASONS
+from trainer.engine import Outcome
 from trainer.errors import ConfigError
+from trainer.metrics_so_far import RunTotals
 
+CHECKPOINT_BUCKETS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 STEP_BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
 
@@ -32,6 +36,17 @@ class TrainingMetrics:
         self.gradient_error = Gauge(
             "pfc_gradient_error_ratio", "Estimated relative error of the batch's gradient.", registry=registry
         )
+        self.gradient_norm = Gauge(
+            "pfc_gradient_norm", "Norm of the backbone's gradient over all ranks, before clipping.", registry=registry
+        )
+        self.nonfinite_steps = Counter(
+            "pfc_nonfinite_steps", "Steps passed over because loss or gradient was NaN or infinite.", registry=registry
+        )
+        self.overflow_steps = Counter(
+            "pfc_overflow_steps", "Steps passed over because float16's loss scale was too large.", registry=registry
+        )
+        self.loss_scale = Gauge("pfc_loss_scale", "Scale of float16's gradient; 1 otherwise.", registry=registry)
+        self.rollbacks = Counter("pfc_rollbacks", "Times this process went back to a checkpoint.", registry=registry)
         self.head_steps = Counter("pfc_head_steps", "Steps by the head's path.", ["mode"], registry=registry)
         self.collective_bytes = Counter(
             "pfc_head_collective_bytes", "Payload this rank's head handed to collectives.", registry=registry
@@ -55,10 +70,47 @@ class TrainingMetrics:
             "pfc_verification_accuracy_ratio", "10-fold verification accuracy.", ["pairs"], registry=registry
         )
         self.checkpoint_seconds = Histogram(
-            "pfc_checkpoint_seconds", "Duration of writing a checkpoint.", registry=registry
+            "pfc_checkpoint_seconds",
+            "From the request for a checkpoint until it is complete.",
+            buckets=CHECKPOINT_BUCKETS,
+            registry=registry,
         )
+        self.checkpoint_stall_seconds = Histogram(
+            "pfc_checkpoint_stall_seconds",
+            "How long training waited for a checkpoint.",
+            buckets=CHECKPOINT_BUCKETS,
+            registry=registry,
+        )
+        self.checkpoint_bytes = Gauge(
+            "pfc_checkpoint_bytes", "What this rank wrote of the newest complete checkpoint.", registry=registry
+        )
+        self.checkpoint_time = Gauge(
+            "pfc_checkpoint_last_success_timestamp_seconds",
+            "When the newest complete checkpoint was complete; 0 before the first one.",
+            registry=registry,
+        )
+        self.checkpoint_failures = Counter(
+            "pfc_checkpoint_failures",
+            "Checkpoints that could not be written, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        for why in CHECKPOINT_REASONS:
+            self.checkpoint_failures.labels(why)
         self.last_checkpoint_step = Gauge(
             "pfc_last_checkpoint_step", "Step of the newest complete checkpoint.", registry=registry
+        )
+        # Totals of the run go on after a restart from its checkpoint: gauges, see trainer.metrics_so_far.
+        self.run_samples = Gauge("pfc_run_samples", "Images this rank's part of the run trained on.", registry=registry)
+        self.run_step_seconds = Gauge("pfc_run_step_seconds", "Time the run has spent in steps.", registry=registry)
+        self.run_head_steps = Gauge(
+            "pfc_run_head_steps", "The run's steps by the head's path.", ["mode"], registry=registry
+        )
+        self.run_skipped_records = Gauge(
+            "pfc_run_skipped_records",
+            "Bad images that this rank's part of the run replaced, by reason.",
+            ["reason"],
+            registry=registry,
         )
         self.run = Info("pfc_run", "What runs here.", registry=registry)
 
@@ -76,12 +128,23 @@ class TrainingMetrics:
         learning_rate: float,
         step_seconds: float,
         phase_seconds: Mapping[str, float],
+        outcome: Outcome | None = None,
     ) -> None:
-        """Take over one finished step."""
-        self.steps.inc()
-        self.samples.inc(local_samples)
+        """Take over one finished step. One that was passed over moves the counters of time and place alone."""
         self.step.set(step)
         self.epoch.set(epoch)
+        self.learning_rate.set(learning_rate)
+        self.step_seconds.observe(step_seconds)
+        for phase, seconds in phase_seconds.items():
+            self.phase_seconds.labels(phase).observe(seconds)
+        if outcome is not None:
+            self.loss_scale.set(outcome.loss_scale)
+            if not outcome.applied:
+                (self.overflow_steps if outcome.overflow else self.nonfinite_steps).inc()
+                return
+            self.gradient_norm.set(outcome.gradient_norm)
+        self.steps.inc()
+        self.samples.inc(local_samples)
         for part, value in (("total", stats.loss), ("intra", stats.loss_intra), ("inter", stats.loss_inter)):
             self.loss.labels(part).set(value)
         self.angle.labels("positive").set(stats.theta_positive)
@@ -91,10 +154,25 @@ class TrainingMetrics:
         self.gradient_error.set(stats.error)
         self.head_steps.labels(stats.mode).inc()
         self.collective_bytes.inc(stats.bytes_moved)
-        self.learning_rate.set(learning_rate)
-        self.step_seconds.observe(step_seconds)
-        for phase, seconds in phase_seconds.items():
-            self.phase_seconds.labels(phase).observe(seconds)
+
+    def record_totals(self, totals: RunTotals) -> None:
+        """Take over what the run has counted so far."""
+        self.run_samples.set(totals.samples)
+        self.run_step_seconds.set(totals.seconds)
+        for mode, count in totals.head_steps.items():
+            self.run_head_steps.labels(mode).set(count)
+        for reason, count in totals.skipped_records.items():
+            self.run_skipped_records.labels(reason).set(count)
+
+    def record_checkpoint(
+        self, *, step: int, seconds: float, stall_seconds: float, nbytes: int, written: float
+    ) -> None:
+        """Take over a checkpoint that is complete since ``written``."""
+        self.checkpoint_seconds.observe(seconds)
+        self.checkpoint_stall_seconds.observe(stall_seconds)
+        self.checkpoint_bytes.set(nbytes)
+        self.checkpoint_time.set(written)
+        self.last_checkpoint_step.set(step)
 
 
 @contextmanager

@@ -10,17 +10,20 @@ class PhaseClock:
     """Times the named parts of a step by the host's clock; what is not inside a part counts as "other".
 
     ``now`` gives seconds. On a GPU the host runs ahead of the device and waits where a value is read back (the
-    head's statistics): phases there say where the host waited, while the sum of a step is still right.
+    head's statistics): phases there say where the host waited, while the sum of a step is still right. ``entered``
+    is told the name of each part that begins.
     """
 
-    def __init__(self, now: Callable[[], float]) -> None:
+    def __init__(self, now: Callable[[], float], entered: Callable[[str], None] = lambda name: None) -> None:
         self._now = now
+        self._entered = entered
         self._seconds = dict.fromkeys(PHASES, 0.0)
         self._step_began = now()
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Add the block's duration to phase ``name``."""
+        self._entered(name)
         began = self._now()
         try:
             yield

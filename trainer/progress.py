@@ -2,6 +2,7 @@
 
 import math
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -66,11 +67,12 @@ class Progress:
             self._bar.set_postfix_str(self._figures, refresh=False)
 
     def say(self, text: str) -> None:
-        """A line of its own."""
-        if self._bar is not None:
-            self._bar.write(text, file=self._stream)
-        elif self._shown:
-            print(text, file=self._stream, flush=True)
+        """A line of its own; lost where the stream is a file on a full disk."""
+        with suppress(OSError):
+            if self._bar is not None:
+                self._bar.write(text, file=self._stream)
+            elif self._shown:
+                print(text, file=self._stream, flush=True)
 
     def _line(self) -> None:
         self._last_line = time.monotonic()

@@ -4,6 +4,7 @@ OUTPUT/  run.toml  identities.tsv  metrics.jsonl  logs/rank_0000.jsonl  evaluati
 """
 
 import os
+import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from trainer.errors import ConfigError
 RESOLVED = "run.toml"
 
 # Tables that may change between a stop and its continuation: they do not touch what is learned.
-FREE_TABLES = ("evaluation", "checkpoint", "metrics", "log")
+FREE_TABLES = ("evaluation", "checkpoint", "failure", "metrics", "log", "deepspeed")
 FREE_KEYS = {("run", "output"), ("run", "device"), ("run", "timeout_seconds"), ("run", "world_size")}
 FREE_DATA_KEYS = {("data", "threads"), ("data", "prefetch"), ("data", "records")}
 # A run that a bad image has stopped may go on past it: what came before was the same either way.
@@ -26,6 +27,12 @@ FREE_KEYS |= {("growth", "from"), ("growth", "identities"), ("growth", "batch_si
 # May be added to a run that had none: its data set has got names meanwhile.
 ADDABLE = {("data", "identities_sha256")}
 OTHER_DATA = ("data.num_identities", "data.identities_sha256")
+# How the work of a step is spread: checkpoints are the same from any engine, and pieces add up to the same step.
+FREE_KEYS |= {("train", "engine"), ("train", "micro_batches"), ("train", "compile")}
+
+
+# What a process that was killed while writing leaves behind.
+HALF_WRITTEN = ("checkpoints/.step_*.part", "evaluations/*/.*.tmp")
 
 
 def check_run_folder(config: Config) -> None:
@@ -69,6 +76,12 @@ def claim_run_folder(config: Config) -> Path:
     except OSError:
         draft.unlink(missing_ok=True)
         raise
+    for pattern in HALF_WRITTEN:
+        for left in folder.glob(pattern):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
     return folder
 
 

@@ -1,5 +1,6 @@
 """Verification during a run: the pairs are split over the ranks, rank 0 scores and stores."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -17,12 +18,14 @@ FOLDER = "evaluations"
 
 
 class RunVerification:
-    """The run's pair sets, read once; every rank embeds its part of each."""
+    """The run's pair sets, read once; every rank embeds its part of each. names: of the sets, in order."""
 
     def __init__(self, config: EvaluationConfig, *, run_folder: Path, image_size: int, world: World) -> None:
         names = [path.stem for path in config.pairs]
         if len(set(names)) != len(names):
             raise ConfigError(f"evaluation.pairs: two files share the name '{max(names, key=names.count)}': rename one")
+        self.names = names
+        self.problem: OSError | None = None  # why the last results could not be stored, on rank 0
         self._folder = run_folder / FOLDER
         self._world = world
         self._evaluators = [
@@ -42,19 +45,30 @@ class RunVerification:
         dist.broadcast(answer, 0)
         return bool(answer.item())
 
-    def run(self, backbone: nn.Module, step: int) -> list[VerificationResult]:
-        """Evaluate and store; results on rank 0, an empty list elsewhere. ``backbone``: the unwrapped module."""
+    def run(
+        self, backbone: nn.Module, step: int, interrupted: Callable[[], bool] = lambda: False
+    ) -> list[VerificationResult]:
+        """Evaluate and store; results on rank 0, an empty list elsewhere. ``backbone``: the unwrapped module.
+
+        ``interrupted`` is asked between two pair sets, on all ranks alike; True leaves out the rest.
+        """
+        self.problem = None
         if not self._evaluators:
             return []
         share_buffers(backbone, self._world)
         results: list[VerificationResult] = []
-        for evaluator in self._evaluators:
+        for number, evaluator in enumerate(self._evaluators):
+            if number and interrupted():
+                break
             parts = self._gather(evaluator.embed_part(backbone, self._world.rank, self._world.world_size))
 
             def judge(evaluator: Evaluator = evaluator, parts: list[torch.Tensor] | None = parts) -> None:
                 if parts is not None:
                     results.append(evaluator.result(torch.cat(parts)))
-                    save_result(self._folder, step, results[-1])
+                    try:
+                        save_result(self._folder, step, results[-1])
+                    except OSError as error:  # a full disk takes the curves, not the run
+                        self.problem = error
 
             together(self._world, judge, f"verification on {evaluator.name}")
         return results

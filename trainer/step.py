@@ -1,67 +1,110 @@
-"""One optimizer step, from a batch of images to updated weights and centers."""
+"""One optimizer step, from a batch of images to updated weights and centers.
+
+Shape letters: B this rank's images of the step, N those of all ranks, k micro-batches, W ranks.
+"""
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from data_pipeline import Batch
-from partial_fc import CenterSGD, HeadStats, PartialFC
+from partial_fc import CenterSGD, HeadStats, PartialFC, combined_stats
+from trainer.buffers import BufferKeeper
+from trainer.engine import Engine, Outcome
 from trainer.phases import PhaseClock
+from trainer.world import World
 
 
-class NonFiniteLossError(RuntimeError):
-    """The loss is NaN or infinite: the run has diverged and must not overwrite good checkpoints."""
+@dataclass(frozen=True)
+class StepResult:
+    """stats: of the head, over the whole global batch. outcome: whether weights and centers moved."""
+
+    stats: HeadStats
+    outcome: Outcome
 
 
 class TrainStep:
-    """Forward, head, backward, update.
+    """Forward, head, backward for each micro-batch; then one decision of all ranks, and the update.
 
-    backbone: images [B, 3, S, S] -> embeddings [B, D], wrapped so that gradients are summed over ranks.
+    ``micro_batches``: into how many pieces a rank's batch is cut, at most; their sizes differ by one. Each piece's loss
+    counts by its share of the N images, so backbone and centers get the gradient of the whole batch, whatever the
+    sizes. ``center_lr_share``: the centers' learning rate relative to the backbone's.
+
+    A step whose loss or gradient is not finite on any rank leaves no trace but the random numbers it drew: weights,
+    centers, momentum, running statistics and the head's running means stay as they were on all ranks.
     """
 
     def __init__(
         self,
+        engine: Engine,
         backbone: nn.Module,
         head: PartialFC,
-        backbone_optimizer: torch.optim.Optimizer,
         center_optimizer: CenterSGD,
         *,
-        device: torch.device,
+        world: World,
         clock: PhaseClock,
+        micro_batches: int = 1,
+        center_lr_share: float = 1.0,
     ) -> None:
-        self._backbone = backbone
+        self._engine = engine
         self._head = head
-        self._optimizers: tuple[torch.optim.Optimizer, ...] = (backbone_optimizer, center_optimizer)
-        self._device = device
+        self._center_optimizer = center_optimizer
+        self._world = world
         self._clock = clock
+        self._micro_batches = micro_batches
+        self._center_lr_share = center_lr_share
+        self._buffers = BufferKeeper(backbone)
 
-    def __call__(self, batch: Batch, learning_rate: float) -> HeadStats:
-        """Train on one batch; returns the head's statistics over the global batch.
+    def __call__(self, batch: Batch, learning_rate: float, *, global_batch: int) -> StepResult:
+        """Train on one batch, cut from ``global_batch`` = N images as evenly as the loader does it."""
+        clock = self._clock
+        with clock.phase("data"):
+            images = batch.images.to(self._world.device, non_blocking=True)
+            identities = batch.identities.to(self._world.device, non_blocking=True)
+        # Some rank has the ceiling of N / W images: with more pieces than that one would be empty everywhere.
+        pieces = min(self._micro_batches, -(-global_batch // self._world.world_size))
+        with clock.phase("forward"):
+            self._buffers.keep()
+        control = self._head.control.state()
+        parts: list[HeadStats] = []
+        for place, piece in enumerate(zip(images.tensor_split(pieces), identities.tensor_split(pieces), strict=True)):
+            parts.append(self._pass(*piece, parts, last=place == pieces - 1, global_batch=global_batch))
+        with clock.phase("optimizer"):
+            outcome = self._engine.update(learning_rate, loss_finite=_finite(parts))
+            if outcome.applied:
+                for group in self._center_optimizer.param_groups:
+                    group["lr"] = learning_rate * self._center_lr_share
+                self._center_optimizer.step()
+            else:
+                self._buffers.put_back()
+                self._head.control.load_state(control)
+            self._center_optimizer.zero_grad()
+        return StepResult(combined_stats(parts), outcome)
 
-        Raises NonFiniteLossError before any weight has changed.
-        """
-        with self._clock.phase("data"):
-            images = batch.images.to(self._device, non_blocking=True)
-            identities = batch.identities.to(self._device, non_blocking=True)
-        with self._clock.phase("forward"):
-            embeddings = self._backbone(images)
-        with self._clock.phase("head"):
-            loss = self._head(embeddings, identities)
-        stats = self._head.stats
-        assert stats is not None, "the head has just run"
-        if not math.isfinite(stats.loss):
-            raise NonFiniteLossError(
-                "the loss is not finite (intra "
-                f"{stats.loss_intra}, inter {stats.loss_inter}): lower optimizer.lr or lengthen schedule.warmup, "
-                "and resume from the last checkpoint"
-            )
-        with self._clock.phase("backward"):
-            loss.backward()
-        with self._clock.phase("optimizer"):
-            for optimizer in self._optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = learning_rate
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
+    def _pass(
+        self, images: Tensor, identities: Tensor, before: Sequence[HeadStats], *, last: bool, global_batch: int
+    ) -> HeadStats:
+        """Forward and backward of one micro-batch; ``before``: the statistics of earlier ones."""
+        clock = self._clock
+        with self._engine.micro_batch(last=last):
+            with clock.phase("forward"):
+                embeddings = self._engine.embed(images)
+            with clock.phase("head"):
+                loss = self._head(embeddings, identities)
+            stats = self._head.stats
+            assert stats is not None, "the head has just run"
+            if not _finite([*before, stats]):
+                # What decides, in every engine, is the gradient's norm: this makes sure that it will not be finite.
+                loss = loss * math.nan
+            elif stats.samples != global_batch:
+                loss = loss * (stats.samples / global_batch)
+            with clock.phase("backward"):
+                self._engine.backward(loss)
         return stats
+
+
+def _finite(parts: Sequence[HeadStats]) -> bool:
+    """Whether loss and embedding gradient are, on all ranks: the head's statistics are common to them."""
+    return all(math.isfinite(part.loss) and math.isfinite(part.gradient_norm) for part in parts)

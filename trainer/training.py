@@ -13,20 +13,27 @@ from torch import nn
 from data_pipeline import RecordReader, check_identities, make_loader
 from data_pipeline.loader import Loader
 from partial_fc import CenterSGD, PartialFC
-from trainer.agreement import first_rank_decides
+from trainer.agreement import any_rank, first_rank_decides
 from trainer.backbones import build_backbone
 from trainer.checkpoint import Position, Trained, complete_checkpoints, load_newest, read_weights, save_checkpoint
+from trainer.complaint import complain
 from trainer.config import Config
-from trainer.engine import data_parallel
+from trainer.engine import DDPEngine, DeepSpeedEngine, Engine, LossScaler
 from trainer.errors import ConfigError, ExitCode
 from trainer.growth import Grown, GrowthStoppedError, grow
 from trainer.journal import Journal, forget_after
 from trainer.logs import rank_log
-from trainer.loop import Plan, Reporting, TrainingLoop
+from trainer.loop import Plan, TrainingLoop, Watching
 from trainer.memory import keep_freed_memory
 from trainer.metrics import TrainingMetrics, exporter
+from trainer.metrics_so_far import TOTALS, RunTotals
+from trainer.optimizers import backbone_optimizer
+from trainer.own_time import OwnTime
 from trainer.phases import PhaseClock
 from trainer.progress import Progress
+from trainer.pulse import BUILDING, LOADING, OPENING, Pulse
+from trainer.reporting import Reporting
+from trainer.run_checkpoints import RunCheckpoints
 from trainer.run_folder import check_run_folder, claim_run_folder
 from trainer.run_identities import RunIdentities
 from trainer.run_verification import RunVerification
@@ -34,7 +41,9 @@ from trainer.schedule import learning_rate_schedule
 from trainer.skipped_images import SkippedImages
 from trainer.step import TrainStep
 from trainer.stopping import StopRequest, stop_on_signals
-from trainer.world import World, joined_world
+from trainer.stragglers import Stragglers
+from trainer.watched_world import watched_world
+from trainer.world import World, prepare_deepspeed
 
 JOURNAL = "metrics.jsonl"
 
@@ -53,14 +62,25 @@ def train(config: Config) -> ExitCode:
     Raises ConfigError or DataError before anything is written when the input cannot be used.
     """
     keep_freed_memory()
+    pulse = Pulse()
     with ExitStack() as stack:
         stop = stack.enter_context(stop_on_signals())
-        world = stack.enter_context(
-            joined_world(
-                config.run.device, expected_size=config.run.world_size, timeout_seconds=config.run.timeout_seconds
+        world, watchdog = stack.enter_context(
+            watched_world(
+                config.run.device,
+                expected_size=config.run.world_size,
+                timeout_seconds=config.run.timeout_seconds,
+                limits=config.failure,
+                pulse=pulse,
+                stop=stop,
+                group_alone=config.train.engine == "deepspeed",
             )
         )
+        if any_rank(world, stop.asked):
+            return _stopped_early()
+        pulse.enter(OPENING)
         data = open_data(config, world)
+        pulse.enter(BUILDING)
         identities = RunIdentities(data.loader.reader, data.num_identities, config.run.output)
         names_sha256 = first_rank_decides(world, lambda: identities.settle(config.data.identities_sha256))
         resolved = {"num_identities": data.num_identities, "identities_sha256": names_sha256}
@@ -69,15 +89,18 @@ def train(config: Config) -> ExitCode:
         verification = RunVerification(
             config.evaluation, run_folder=config.run.output, image_size=config.data.image_size, world=world
         )
-        trained = build_trained(config, data.num_identities, world)
+        trained, engine = build_trained(config, data.num_identities, world)
         registry = CollectorRegistry()
         metrics = TrainingMetrics(registry)
         stack.enter_context(
             exporter(registry, address=config.metrics.address, port=config.metrics.port, local_rank=world.local_rank)
         )
+        if any_rank(world, stop.asked):
+            return _stopped_early()
+        pulse.enter(LOADING)
         first_rank_decides(world, lambda: check_run_folder(config))
         try:
-            grown = _grown(config, trained, data, identities, world, stop)
+            grown = _grown(config, trained, engine, data, identities, world, stop)
         except GrowthStoppedError as reason:
             _say_first(world, str(reason))
             return ExitCode.STOPPED
@@ -88,8 +111,9 @@ def train(config: Config) -> ExitCode:
             beginning = Position(0, 0, data.loader.state_dict())
             save_checkpoint(run_folder, trained, beginning, config=config, world=world, keep=config.checkpoint.keep)
             grown.log(log)
-        network = data_parallel(trained.backbone, world, image_size=config.data.image_size)
         position, damages = resume(run_folder, trained, data.loader, world, seed=config.run.seed)
+        if any_rank(world, stop.asked):
+            return _stopped_early()
         facts = {
             "backbone": config.backbone.name,
             "world_size": str(world.world_size),
@@ -102,44 +126,90 @@ def train(config: Config) -> ExitCode:
         for damage in damages:
             log.warning("damaged checkpoint", reason=damage)
         log.info("started", step=position.step, total_steps=plan.total_steps, **facts)
-        clock = PhaseClock(time.perf_counter)
+        own_time = OwnTime(trained.backbone, world.device, time.perf_counter)
+
+        def entered(part: str) -> None:
+            pulse.enter_part(part)
+            own_time.entered(part)
+
+        clock = PhaseClock(time.perf_counter, entered)
         with Progress(world, total_steps=plan.total_steps, done_steps=position.step, stream=sys.stderr) as progress:
             for damage in damages:
                 progress.say(f"warning: {damage}: this run goes on from the one before")
             for line in grown.lines(config.growth) if grown is not None and config.growth is not None else ():
                 progress.say(line)
             progress.say(_opening(config, data, plan, world, position))
+            reporting = Reporting(_journal(run_folder, world, position, data), metrics, progress, log)
+            totals = RunTotals.from_state(position.metrics.get(TOTALS, {}))
             loop = TrainingLoop(
                 config=config,
                 world=world,
-                run_folder=run_folder,
                 plan=plan,
                 loader=data.loader,
                 trained=trained,
+                engine=engine,
                 train_step=TrainStep(
-                    network,
+                    engine,
+                    trained.backbone,
                     trained.head,
-                    trained.backbone_optimizer,
                     trained.center_optimizer,
-                    device=world.device,
+                    world=world,
                     clock=clock,
+                    micro_batches=config.train.micro_batches,
+                    center_lr_share=config.optimizer.center_lr_share,
                 ),
                 clock=clock,
                 verification=verification,
-                reporting=Reporting(_journal(run_folder, world, position, data), metrics, progress, log),
-                skipped_images=SkippedImages(data.loader, metrics.skipped_records, log),
+                checkpoints=RunCheckpoints(
+                    config=config,
+                    world=world,
+                    run_folder=run_folder,
+                    trained=trained,
+                    reporting=reporting,
+                    pair_names=verification.names,
+                    position=position,
+                ),
+                reporting=reporting,
+                skipped_images=SkippedImages(data.loader, metrics.skipped_records, log, before=totals.skipped_records),
+                watching=Watching(
+                    pulse,
+                    own_time,
+                    Stragglers(
+                        world,
+                        limit=config.failure.straggler_ratio,
+                        registry=registry,
+                        log=log,
+                        say=progress.say,
+                        name=watchdog.name_of,
+                    ),
+                ),
                 stop=stop,
                 position=position,
             )
             try:
-                return loop.run()
+                code = loop.run()
             except BaseException:
                 log.exception("failed")
                 raise
+            stop.satisfied()
+            engine.close()
+            return code
+
+
+def _stopped_early() -> ExitCode:
+    return complain(
+        "stopped on request before the first step, nothing is lost; run the same command again", ExitCode.STOPPED
+    )
 
 
 def _grown(
-    config: Config, trained: Trained, data: Data, identities: RunIdentities, world: World, stop: StopRequest
+    config: Config,
+    trained: Trained,
+    engine: Engine,
+    data: Data,
+    identities: RunIdentities,
+    world: World,
+    stop: StopRequest,
 ) -> Grown | None:
     """Take over from the run that this one grows from, unless it has a checkpoint of its own by now."""
     if config.growth is None or first_rank_decides(world, lambda: bool(complete_checkpoints(config.run.output))):
@@ -148,7 +218,7 @@ def _grown(
         config,
         trained,
         data.loader.reader,
-        network=lambda: trained.backbone,
+        network=engine.to_evaluate,
         names=lambda: identities.names,
         world=world,
         stop=stop,
@@ -195,13 +265,29 @@ def open_data(config: Config, world: World) -> Data:
         max_bad_images=config.data.max_bad_images,
         wrong_size=config.data.wrong_size,
     )
-    if config.backbone.normalization == "batch" and loader.smallest_batch < 2:
+    if config.backbone.normalization == "batch":
+        _check_local_batches(config, loader)
+    return Data(loader, num_identities)
+
+
+def _check_local_batches(config: Config, loader: Loader) -> None:
+    """Raise ConfigError where batch normalisation would see a single image."""
+    pieces = config.train.micro_batches
+    if config.data.batch_size // pieces < 2:
         raise ConfigError(
-            f"data.drop_last = false: the last batch of an epoch has {len(reader) % loader.global_batch} images, so a "
-            f"rank of {world.world_size} gets {loader.smallest_batch}, but batch normalisation needs at least 2: "
+            f"train.micro_batches = {pieces} leaves {config.data.batch_size // pieces} of a rank's "
+            f"{config.data.batch_size} images in a micro-batch, but batch normalisation needs at least 2: make it "
+            "smaller, data.batch_size larger, or choose another backbone.normalization"
+        )
+    largest = -(-loader.smallest_global_batch // loader.world_size)
+    fewest = loader.smallest_batch // min(pieces, max(1, largest))
+    if fewest < 2:
+        cut = "" if pieces == 1 else f", {fewest} of them in a micro-batch"
+        raise ConfigError(
+            f"data.drop_last = false: the last batch of an epoch has {loader.smallest_global_batch} images, so a "
+            f"rank of {loader.world_size} gets {loader.smallest_batch}{cut}, but batch normalisation needs at least 2: "
             "set data.drop_last = true, change data.batch_size or choose another backbone.normalization"
         )
-    return Data(loader, num_identities)
 
 
 def make_plan(config: Config, loader: Loader) -> Plan:
@@ -216,8 +302,12 @@ def make_plan(config: Config, loader: Loader) -> Plan:
     return Plan(total_steps, len(loader), schedule)
 
 
-def build_trained(config: Config, num_identities: int, world: World) -> Trained:
-    """Backbone, head and their optimizers, on this rank's device; weights depend on run.seed alone."""
+def build_trained(config: Config, num_identities: int, world: World) -> tuple[Trained, Engine]:
+    """Backbone, head and their optimizers, on this rank's device, and the engine that spreads the backbone over the
+    ranks; weights depend on run.seed alone.
+
+    Raises ConfigError for a backbone that cannot be built, compiled or handed to DeepSpeed as configured.
+    """
     torch.manual_seed(config.run.seed)
     backbone: nn.Module = build_backbone(
         config.backbone, image_size=config.data.image_size, read_weights=read_weights
@@ -233,13 +323,35 @@ def build_trained(config: Config, num_identities: int, world: World) -> Trained:
         device=world.device,
         seed=config.run.seed,
     )
-    sgd = config.optimizer
-    return Trained(
-        backbone,
-        torch.optim.SGD(backbone.parameters(), lr=sgd.lr, momentum=sgd.momentum, weight_decay=sgd.weight_decay),
-        head,
-        CenterSGD(head, lr=sgd.lr, momentum=sgd.momentum, weight_decay=sgd.weight_decay),
+    chosen = config.optimizer
+    center_optimizer = CenterSGD(
+        head, lr=chosen.lr * chosen.center_lr_share, momentum=chosen.momentum, weight_decay=chosen.decay_of_centers
     )
+    optimizer = backbone_optimizer(chosen, backbone)
+    scaler = LossScaler() if config.backbone.precision == "float16" else None
+    compiled_batch = -(-config.data.batch_size // config.train.micro_batches) if config.train.compile else None
+    if config.train.engine == "deepspeed":
+        prepare_deepspeed(world)
+        deepspeed = DeepSpeedEngine(
+            backbone,
+            optimizer,
+            world,
+            image_size=config.data.image_size,
+            table=config.deepspeed,
+            clip_norm=config.train.clip_norm,
+            compiled_batch=compiled_batch,
+        )
+        return Trained(backbone, optimizer, head, center_optimizer, deepspeed.partitioned), deepspeed
+    engine = DDPEngine(
+        backbone,
+        optimizer,
+        world,
+        image_size=config.data.image_size,
+        clip_norm=config.train.clip_norm,
+        loss_scaler=scaler,
+        compiled_batch=compiled_batch,
+    )
+    return Trained(backbone, optimizer, head, center_optimizer, loss_scaler=scaler), engine
 
 
 def resume(

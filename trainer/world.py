@@ -1,19 +1,23 @@
 """Who this process is among all: rank, world size, device. The one file that reads the environment."""
 
+import faulthandler
 import importlib
 import os
+import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import HashStore, PrefixStore, Store, TCPStore
 
 from trainer.errors import ConfigError
 
 SETTLE_SECONDS = 0.1
+PARTING_SECONDS = 20.0
 LAUNCHER_KEYS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -32,7 +36,7 @@ class World:
         return self.rank == 0
 
 
-def launched_place(environment: Mapping[str, str]) -> tuple[int, int, int]:
+def launched_place(environment: Mapping[str, str] = os.environ) -> tuple[int, int, int]:
     """``(rank, world_size, local_rank)`` as torchrun or any other launcher says; ``(0, 1, 0)`` without one.
 
     Raises ConfigError when only some of the launcher's variables are set or one is not a sensible number.
@@ -53,6 +57,33 @@ def launched_place(environment: Mapping[str, str]) -> tuple[int, int, int]:
             f"RANK {rank} of WORLD_SIZE {world_size} (LOCAL_RANK {local_rank}) is impossible; use torchrun"
         )
     return rank, world_size, local_rank
+
+
+def meeting_store(
+    *, timeout_seconds: float, may_host: bool, environment: Mapping[str, str] = os.environ
+) -> Store | None:
+    """A new connection to the table that all ranks can read and write, before the process group forms and beside it.
+
+    torchrun keeps it in the launcher of the first node; under other launchers rank 0 does, by its call with
+    ``may_host``. None in a world of one. Raises ConfigError for an address that cannot be one, torch's DistError where
+    nobody answers in time.
+    """
+    rank, world_size, _ = launched_place(environment)
+    if world_size == 1:
+        return None
+    host, port = environment["MASTER_ADDR"], environment["MASTER_PORT"]
+    if not port.isdecimal() or not 0 < int(port) < 1 << 16:
+        raise ConfigError(f"MASTER_PORT {port!r} is no port number; use torchrun")
+    store = TCPStore(
+        host,
+        int(port),
+        is_master=may_host and rank == 0 and environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True",
+        timeout=timedelta(seconds=timeout_seconds),
+        wait_for_workers=False,
+        multi_tenant=True,
+    )
+    # torchrun's own restarts keep the table: what an earlier attempt wrote must not be read again.
+    return PrefixStore(f"attempt_{environment.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 def rank_prefix(environment: Mapping[str, str] = os.environ) -> str:
@@ -86,29 +117,45 @@ def choose_device(name: str, local_rank: int) -> torch.device:
     return torch.device("cuda", index)
 
 
-@contextmanager
-def joined_world(
-    device_name: str,
-    *,
-    expected_size: int | None,
-    timeout_seconds: float,
-    environment: Mapping[str, str] = os.environ,
-) -> Iterator[World]:
-    """Join the process group (gloo on CPU, NCCL on GPU) and leave it at the end; a world of one needs none.
+def prepare_deepspeed(world: World, environment: MutableMapping[str, str] = os.environ) -> None:
+    """Tell DeepSpeed, which asks the environment, for which device this process works; before it is imported."""
+    environment["DS_ACCELERATOR"] = world.device.type
+    index = world.device.index if world.device.type == "cuda" else world.local_rank
+    environment["LOCAL_RANK"] = str(index)
 
-    Raises ConfigError, before joining, when the launcher started another number of ranks than expected.
-    """
+
+def launched_world(device_name: str, *, expected_size: int | None, environment: Mapping[str, str]) -> World:
+    """What the launcher says about this process. Raises ConfigError where it started another number than expected."""
     rank, world_size, local_rank = launched_place(environment)
     if expected_size is not None and expected_size != world_size:
         raise ConfigError(
             f"run.world_size is {expected_size}, the launcher started {world_size}: "
             f"use torchrun --nproc-per-node {expected_size}, or change run.world_size"
         )
-    device = choose_device(device_name, local_rank)
+    return World(rank, world_size, local_rank, choose_device(device_name, local_rank))
+
+
+@contextmanager
+def joined_world(
+    device_name: str,
+    *,
+    expected_size: int | None,
+    timeout_seconds: float,
+    join_seconds: float = 50.0,
+    group_alone: bool = False,
+    environment: Mapping[str, str] = os.environ,
+) -> Iterator[World]:
+    """Join the process group (gloo on CPU, NCCL on GPU) and leave it at the end.
+
+    timeout_seconds: of every collective. join_seconds: until the ranks' meeting place answers. group_alone: a world of
+    one needs no group; this gives it one, which DeepSpeed wants.
+    Raises ConfigError, before joining, when the launcher started another number of ranks than expected.
+    """
+    world = launched_world(device_name, expected_size=expected_size, environment=environment)
+    rank, world_size, device = world.rank, world.world_size, world.device
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    world = World(rank, world_size, local_rank, device)
-    if world_size == 1:
+    if world_size == 1 and not group_alone:
         yield world
         return
     # Its defaults hold the group that exists when it is first imported, as every torch optimizer does lazily. The
@@ -116,8 +163,11 @@ def joined_world(
     importlib.import_module("torch.distributed.nn.functional")
     # gloo beside NCCL: flags and small CPU tensors then cross ranks without a device synchronisation.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    store = meeting_store(timeout_seconds=join_seconds, may_host=True, environment=environment) or HashStore()
+    store.set_timeout(timedelta(seconds=timeout_seconds))
     dist.init_process_group(
         backend,
+        store=store,
         rank=rank,
         world_size=world_size,
         timeout=timedelta(seconds=timeout_seconds),
@@ -134,4 +184,12 @@ def joined_world(
         # ever. ``last`` outlives its collectives and takes the place of other tensors in the threads' hands; asleep,
         # this thread leaves them the lock.
         time.sleep(SETTLE_SECONDS)
-        dist.destroy_process_group()
+        # Should it wait for ever all the same, holding the lock, no thread of Python's could end the process.
+        faulthandler.dump_traceback_later(PARTING_SECONDS, exit=True)
+        # DeepSpeed holds groups, whose threads live as long: its own function lets them go, too.
+        deepspeed = sys.modules.get("deepspeed.comm")
+        if deepspeed is not None and deepspeed.is_initialized():
+            deepspeed.destroy_process_group()
+        else:
+            dist.destroy_process_group()
+        faulthandler.cancel_dump_traceback_later()

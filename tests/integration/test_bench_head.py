@@ -2,6 +2,7 @@
 
 import csv
 import math
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,23 @@ def test_two_ranks_count_what_they_move(tmp_path: Path) -> None:
     batch, dim = 9, 16
     assert moved.pop() >= batch * (4 * dim + 8) + 4 * batch * dim
     assert done.out.count("skipped sface-plain-torch") == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_counts_what_the_optimizer_keeps_and_not_the_yardstick(tmp_path: Path) -> None:
+    """In a process of its own: what an allocator keeps from earlier work is no part of the figure."""
+    size = ["--classes", "16411", "--embedding-dim", "512", "--repetitions", "2", "--warmup", "2", "--threads", "1"]
+    for method, batch in (("sface-plain-torch", 5), ("product", 1024)):
+        out = f"{method}.csv"
+        command = pfc("bench", "head", *size, "--methods", method, "--batch-size", str(batch), "--csv", out)
+        done = run(command, cwd=tmp_path)
+        assert done.code == 0, done.err
+    (plain,), (product,) = table(tmp_path / "sface-plain-torch.csv"), table(tmp_path / "product.csv")
+    centers = 4 * 16_411 * 512
+    assert float(plain["extra_over_centers"]) == int(plain["extra_bytes"]) / centers
+    assert 5.0 < float(plain["extra_over_centers"]) < 8.0, "unit centers, their gradients, momentum"
+    assert int(plain["extra_bytes_ever"]) >= int(plain["extra_bytes"])
+    assert int(product["extra_bytes"]) == pytest.approx(4 * 16_411 * 1024, rel=0.2), "its own output, once"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,9 @@ from trainer.checkpoint.storage import RawReader
 
 
 def everything(folder: Path) -> dict[str, Any]:
-    """Every tensor put together from its chunks, and everything of the description but the places of the chunks."""
+    """Every tensor put together from its chunks, and everything of the description but the places of the chunks and
+    what a clock has told.
+    """
     description = read_description(folder)
     reader = RawReader(folder, description.tensors)
     found: dict[str, Any] = {}
@@ -23,8 +25,14 @@ def everything(folder: Path) -> dict[str, Any]:
                 place = place.narrow(dim, offset, length)
             place.copy_(reader.chunk(MetadataIndex(name, chunk.offsets)))
         found[name] = whole
-    described = {key: getattr(description, key) for key in ("step", "samples", "loader", "shared", "ranks")}
-    return found | described
+    described = {key: getattr(description, key) for key in ("step", "samples", "loader", "shared", "ranks", "score")}
+    return found | _without_times(described)
+
+
+def _without_times(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {key: _without_times(each) for key, each in tree.items() if key not in ("seconds", "phases")}
+    return [_without_times(each) for each in tree] if isinstance(tree, list) else tree
 
 
 def assert_identical(found: Any, truth: Any, where: str = "") -> None:

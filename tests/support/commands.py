@@ -12,7 +12,7 @@ import sysconfig
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,25 +74,46 @@ def kill_marked(mark: str, *, deadline_seconds: float = 20.0) -> None:
         time.sleep(0.02)
 
 
+def launch(ranks: int, *arguments: str | Path, restarts: int = 0) -> list[str]:
+    """``python -m deploy.launch.agent ... -m trainer ...``: this node alone."""
+    launcher = ["-m", "deploy.launch.agent", "--nproc-per-node", str(ranks), "--max-restarts", str(restarts)]
+    return [sys.executable, *launcher, "-m", "trainer", *map(str, arguments)]
+
+
+def ranks_of(mark: str) -> dict[int, int]:
+    """Process id by rank of the live workers among the marked processes."""
+    found = {}
+    for number in marked(mark):
+        with suppress(OSError):
+            for entry in Path(f"/proc/{number}/environ").read_bytes().split(b"\0"):
+                if entry.startswith(b"RANK="):
+                    found[int(entry[5:])] = number
+    return found
+
+
 @contextmanager
-def running(command: Sequence[str], *, cwd: Path) -> Iterator[subprocess.Popen[str]]:
+def running(
+    command: Sequence[str], *, cwd: Path, mark: str | None = None, printed: Path | None = None
+) -> Iterator[subprocess.Popen[str]]:
     """Start; whatever happens in the block, the command and all its descendants are gone after it.
 
-    Their temporary files lie under ``cwd`` too, not in the machine's /tmp.
+    Their temporary files lie under ``cwd`` too, not in the machine's /tmp. mark: to find them by, else one is made up.
+    printed: a file for all that they print, for commands whose pipes nobody empties in time.
     """
-    mark = uuid.uuid4().hex
+    mark = mark or uuid.uuid4().hex
     temporary = cwd / ".tmp"
     temporary.mkdir(exist_ok=True)
-    process = subprocess.Popen(
-        command,
-        cwd=cwd,
-        env=environment() | {MARK: mark, "TMPDIR": str(temporary)},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    with printed.open("w") if printed else nullcontext(subprocess.PIPE) as target:
+        process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=environment() | {MARK: mark, "TMPDIR": str(temporary)},
+            stdin=subprocess.DEVNULL,
+            stdout=target,
+            stderr=target,
+            text=True,
+            start_new_session=True,
+        )
     try:
         yield process
     finally:

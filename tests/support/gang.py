@@ -1,4 +1,4 @@
-"""Run one function on W gloo ranks, each a fresh process, under a hard deadline.
+"""Run one function on W gloo ranks, each a process of its own, under a hard deadline.
 
 Ranks meet through a file in ``folder``, so no port is chosen that another process could take.
 """
@@ -16,6 +16,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+PRELOADED = ["torch", "torch._dynamo", "torch.distributed.nn.functional", "trainer.training"]
+
 
 def run_gang(
     world_size: int, function: Callable[..., Any], *args: Any, folder: Path, deadline_seconds: float = 120.0
@@ -25,7 +27,9 @@ def run_gang(
     A world of one gets no process group, as in real use. Raises AssertionError with the ranks' tracebacks, or
     when the deadline passes; no process survives either way.
     """
-    context = multiprocessing.get_context("spawn")
+    # Forked from a server that has imported what takes seconds, and that has no threads.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
     folder.mkdir(parents=True, exist_ok=True)
     ranks: list[BaseProcess] = [
         context.Process(target=_rank_main, args=(rank, world_size, folder, deadline_seconds, function, args))

@@ -67,6 +67,7 @@ def continue_run(rank: int, world_size: int, folder: Path, loss: str, steps: int
     config = config_from(
         {"run": {"output": str(folder)}, "data": {"records": "train.rec"}, "train": {"steps": 99}}, "test"
     )
+    folder.mkdir(parents=True, exist_ok=True)
     save_checkpoint(folder, trained, after, config=config, world=world, keep=9)
     return {
         "begin": begin,

@@ -156,7 +156,7 @@ def test_inspect_and_verify(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     run_folder = folder.parents[1]
     assert main(["checkpoint", "inspect", str(run_folder)]) == 0
     told = capsys.readouterr().out
-    for expected in ("step                  3", "2,203 x 24", "written by            1 rank", "centers MiB"):
+    for expected in ("step                  3", "2,203 x 24", "UTC by 1 rank", "centers MiB"):
         assert expected in told
     assert main(["checkpoint", "verify", str(run_folder)]) == 0
     assert "whole" in capsys.readouterr().out

@@ -341,7 +341,13 @@ def test_a_batch_is_its_images(
         positions = data.draw(st.lists(st.integers(0, len(reader) - 1), max_size=20))
         identities, jpegs = reader.read_batch(np.array(positions, dtype=np.int64))
         assert identities.dtype == np.int64
-        assert list(zip(identities.tolist(), jpegs, strict=True)) == [tuple(reader[each]) for each in positions]
+        expected = [tuple(reader[each]) for each in positions]
+        assert list(zip(identities.tolist(), jpegs, strict=True)) == expected
+        rows = reader.read_rows(np.array(positions, dtype=np.int64), b"\0")
+        if rows is not None:
+            assert list(zip(rows[0].tolist(), rows[1], strict=True)) == expected
+            assert rows[2] == list(range(len(positions))), "none of them is known to be a whole JPEG"
+        assert rows is not None or not positions or max(len(each) for _, each in expected) > 10_000
 
 
 @pytest.mark.parametrize("payload", [9, 50_000])

@@ -59,7 +59,7 @@ class IResNet(nn.Module):
     """Images [B, 3, S, S] in [-1, 1] -> embeddings [B, D], not normalised.
 
     Embeddings have the type of the weights, float32 as built. ``blocks`` and ``channels`` give number and width of
-    the residual blocks of the four stages; ``image_size`` is S, a multiple of 16. With ``trunk_dtype`` bfloat16 the
+    the residual blocks of the four stages; ``image_size`` is S, a multiple of 16. With ``trunk_dtype`` of 16 bits the
     convolutional trunk runs under autocast; the projection stays in float32. ``activation_checkpointing`` keeps the
     inputs of the blocks only and computes the rest again when needed.
     """

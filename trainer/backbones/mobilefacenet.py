@@ -123,7 +123,7 @@ class MobileFaceNet(nn.Module):
     """Images [B, 3, S, S] in [-1, 1] -> embeddings [B, D], not normalised.
 
     Embeddings have the type of the weights, float32 as built. ``image_size`` is S, a multiple of 16. With
-    ``trunk_dtype`` bfloat16 the convolutional trunk runs under autocast; the last convolution, the pooling and the
+    ``trunk_dtype`` of 16 bits the convolutional trunk runs under autocast; the last convolution, the pooling and the
     projection stay in float32. ``activation_checkpointing`` keeps the inputs of the blocks only and computes the
     rest again when needed.
     """

@@ -1,9 +1,17 @@
 """Mixed precision of a backbone's trunk."""
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+Precision = Literal["float32", "bfloat16", "float16"]
+TRUNK_TYPES: dict[Precision, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 
 
 def trunk_autocast(device_type: str, dtype: torch.dtype) -> AbstractContextManager[object]:

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, Self, get_args
 
-import torch
 import torch.distributed as dist
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from trainer.absolute_path import AbsolutePath
 from trainer.backbones.iresnet import BLOCKS, IResNet
 from trainer.backbones.mobilefacenet import MobileFaceNet
 from trainer.backbones.normalization import Normalization, convert_normalization
+from trainer.backbones.precision import TRUNK_TYPES, Precision
 from trainer.backbones.pretrained import load_weights, read_state_dict
 from trainer.backbones.vit import PATCH_SIZE, SIZES, VisionTransformer
 from trainer.errors import ConfigError
@@ -45,9 +45,7 @@ class BackboneConfig(BaseModel):
     activation_checkpointing: bool = Field(
         default=False, description="less memory, more time: activations are computed again in the backward pass"
     )
-    precision: Literal["float32", "bfloat16"] = Field(
-        default="float32", description="of the trunk; embeddings are float32 either way"
-    )
+    precision: Precision = Field(default="float32", description="of the trunk; embeddings are float32 either way")
     pretrained: AbsolutePath | None = Field(
         default=None, description="weights to start from: state-dict file, run folder or checkpoint folder"
     )
@@ -88,7 +86,7 @@ def build_backbone(
 
 
 def _network(config: BackboneConfig, image_size: int) -> nn.Module:
-    trunk_dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
+    trunk_dtype = TRUNK_TYPES[config.precision]
     if config.name in SIZES:
         return VisionTransformer(
             SIZES[config.name],

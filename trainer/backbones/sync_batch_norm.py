@@ -4,6 +4,7 @@ Letters: B this rank's batch (may be 0), C channels, n = B * positions of this r
 Torch's own ``nn.SyncBatchNorm`` refuses CPU tensors.
 """
 
+import time
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ class SyncBatchNorm(_BatchNorm):
 
     One all-reduce of 2C + 1 numbers forward and one of 2C backward, both float64, so every rank must run forward
     and backward together. ``group``: None is the default group if there is one, else a world of one, which is
-    plain batch norm.
+    plain batch norm. ``waited_seconds`` adds up how long forward passes on a CPU waited for other ranks.
 
     Raises ValueError, on all ranks, when the global batch has fewer than two values per channel.
     """
@@ -46,6 +47,7 @@ class SyncBatchNorm(_BatchNorm):
     ) -> None:
         super().__init__(num_features, eps, momentum, affine, track_running_stats)
         self.group = group
+        self.waited_seconds = 0.0
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise; with the global batch in training, else with the running statistics."""
@@ -53,7 +55,13 @@ class SyncBatchNorm(_BatchNorm):
         if not (uses_batch and dist.is_initialized() and dist.get_world_size(self.group) > 1):
             return super().forward(input)
         self._check_input_dim(input)
-        moments = _global_moments(input, self.group)
+        moments = _local_moments(input)
+        if torch.compiler.is_compiling():
+            dist.all_reduce(moments, group=self.group)
+        else:
+            began = time.perf_counter()
+            dist.all_reduce(moments, group=self.group)
+            self.waited_seconds += time.perf_counter() - began
         count, mean, var = _mean_and_variance(moments)
         if _values_per_channel(input) < 2 and float(count) < 2:
             raise ValueError(
@@ -157,8 +165,8 @@ def _blocks(x: Tensor) -> tuple[Tensor, ...]:
 
 
 @torch.no_grad()
-def _global_moments(x: Tensor, group: dist.ProcessGroup | None) -> Tensor:
-    """[2C + 1] float64: the sums over all ranks of x, of x^2, and N.
+def _local_moments(x: Tensor) -> Tensor:
+    """[2C + 1] float64: the sums over this rank's part of x, of x^2, and n.
 
     Squares are not summed as such but from each block's mean and its variance about it, so float32 rounding is
     relative to the variance. The float64 sums lose (mean / std)^2 * 1e-16.
@@ -174,7 +182,6 @@ def _global_moments(x: Tensor, group: dist.ProcessGroup | None) -> Tensor:
         moments[:channels].add_(mean, alpha=values)
         moments[channels:-1].add_(var.addcmul_(mean, mean), alpha=values)
         moments[-1] += values
-    dist.all_reduce(moments, group=group)
     return moments
 
 

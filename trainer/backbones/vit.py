@@ -111,7 +111,7 @@ class TransformerBlock(nn.Module):
 class VisionTransformer(nn.Module):
     """Images [B, 3, S, S] in [-1, 1] -> embeddings [B, D], not normalised.
 
-    Embeddings have the type of the weights, float32 as built. With ``trunk_dtype`` bfloat16 the blocks run under
+    Embeddings have the type of the weights, float32 as built. With ``trunk_dtype`` of 16 bits the blocks run under
     autocast; their sum of tokens, the last norm and the projection stay in float32. ``drop_path`` grows linearly from
     0 in the first block to its value in the last. ``mask_ratio``: share of tokens that, in training, do not enter the
     blocks but the projection as one learned vector. ``dropout`` acts on the flattened tokens.

@@ -3,32 +3,17 @@
 Shape letters: R rows of one rank, N global batch, D embedding size.
 """
 
-from contextlib import suppress
-from pathlib import Path
-
 import torch
 import torch.distributed as dist
 
 from partial_fc import class_shard
+from trainer.available_memory import available_bytes
 from trainer.bench.bare_product import output_bytes
 from trainer.bench.problem import PLAIN, PRODUCT, Problem
 from trainer.world import World
 
 GIB = 1 << 30
-_MEMINFO = Path("/proc/meminfo")
-_CGROUP = Path("/sys/fs/cgroup")
 _TILE = 8192 * 4 * 8  # bytes per sample of the buffers of one tile
-
-
-def available_bytes() -> int | None:
-    """What this machine, or the container's limit where that is lower, has left; None where nothing tells."""
-    found: list[int] = []
-    with suppress(OSError, ValueError, StopIteration):
-        line = next(line for line in _MEMINFO.read_text().splitlines() if line.startswith("MemAvailable"))
-        found.append(int(line.split()[1]) * 1024)
-    with suppress(OSError, ValueError):  # "max" stands for no limit
-        found.append(int((_CGROUP / "memory.max").read_text()) - int((_CGROUP / "memory.current").read_text()))
-    return min(found, default=None)
 
 
 def needed_bytes(problem: Problem, world_size: int) -> int:

@@ -7,20 +7,30 @@ holds the position, the configuration and the index of all tensors. The folder g
 """
 
 from trainer.checkpoint.backbone import LoadedBackbone, load_backbone, read_weights
-from trainer.checkpoint.description import Description, complete_checkpoints, read_description
+from trainer.checkpoint.description import Description, Score, read_description
+from trainer.checkpoint.errors import CheckpointWriteError
+from trainer.checkpoint.folders import complete_checkpoints, find_checkpoint
 from trainer.checkpoint.load import load_checkpoint, load_newest
-from trainer.checkpoint.save import CheckpointWriteError, save_checkpoint
+from trainer.checkpoint.retention import Retention
+from trainer.checkpoint.save import save_checkpoint
+from trainer.checkpoint.saver import CheckpointSaver, Outcome
 from trainer.checkpoint.storage import DamagedCheckpointError
-from trainer.checkpoint.trained import Position, Trained
+from trainer.checkpoint.trained import Passed, Position, Trained
 
 __all__ = [
+    "CheckpointSaver",
     "CheckpointWriteError",
     "DamagedCheckpointError",
     "Description",
     "LoadedBackbone",
+    "Outcome",
+    "Passed",
     "Position",
+    "Retention",
+    "Score",
     "Trained",
     "complete_checkpoints",
+    "find_checkpoint",
     "load_backbone",
     "load_checkpoint",
     "load_newest",

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from trainer.backbones import build_backbone, read_state_dict
-from trainer.checkpoint.description import NAME, Description, complete_checkpoints, read_description
+from trainer.checkpoint.description import NAME, Description, read_description
+from trainer.checkpoint.folders import find_checkpoint
 from trainer.checkpoint.load import read_parts
 from trainer.checkpoint.parts import Part
 from trainer.checkpoint.storage import DamagedCheckpointError, RawReader
@@ -26,12 +27,12 @@ class LoadedBackbone:
     config: Config
 
 
-def load_backbone(path: Path, device: torch.device) -> LoadedBackbone:
-    """The backbone of a run folder (its newest checkpoint) or of a checkpoint folder.
+def load_backbone(path: Path, device: torch.device, *, which: str | None = None) -> LoadedBackbone:
+    """The backbone of a checkpoint folder, or of a run folder: ``which`` is newest (None), best, or a step.
 
     Raises ConfigError when there is none or it is damaged.
     """
-    folder = _checkpoint_folder(path)
+    folder = find_checkpoint(path, which)
     description = read_description(folder)
     config = config_from(description.config, str(folder / NAME))
     # The weights come from the checkpoint, so the run's pretrained file need not exist any more.
@@ -53,7 +54,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_dir():
         return read_state_dict(path)
-    folder = _checkpoint_folder(path)
+    folder = find_checkpoint(path)
     return _weights(folder, read_description(folder))
 
 
@@ -68,15 +69,3 @@ def _weights(folder: Path, description: Description) -> dict[str, Tensor]:
         raise
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(f"{folder}: holds no backbone ({error}); use another checkpoint") from None
-
-
-def _checkpoint_folder(path: Path) -> Path:
-    """``path`` itself or the newest checkpoint of the run in it. Raises ConfigError when there is none."""
-    if (path / NAME).exists():
-        return path
-    if not path.exists():
-        raise ConfigError(f"{path}: no such run folder, checkpoint folder or .pt file")
-    complete = complete_checkpoints(path)
-    if not complete:
-        raise ConfigError(f"{path}: holds no complete checkpoint; train first: pfc train RUN.toml")
-    return complete[-1]

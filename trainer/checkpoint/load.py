@@ -13,12 +13,15 @@ from torch.distributed.checkpoint.state_dict_loader import load
 
 from partial_fc import load_center_state
 from trainer.agreement import PeerFailedError, first_rank_decides, together
-from trainer.checkpoint.description import Description, complete_checkpoints, read_description
+from trainer.checkpoint.description import Description, read_description
+from trainer.checkpoint.draft import set_aside
+from trainer.checkpoint.folders import complete_checkpoints
 from trainer.checkpoint.parts import Part, PartsLoadPlanner
 from trainer.checkpoint.storage import DamagedCheckpointError, RawReader
-from trainer.checkpoint.trained import CENTER_MOMENTUM, CENTERS, Position, Trained, load_optimizer_state
+from trainer.checkpoint.trained import CENTER_MOMENTUM, CENTERS, Position, Trained, load_shared_state
 from trainer.checkpoint.tree import empty_tensors, join_tree
 from trainer.errors import ConfigError
+from trainer.metrics_so_far import share_out
 from trainer.world import World
 
 MOTION_ARRAYS = ("classes", "momentum", "touched", "expiry", "unrest")
@@ -43,8 +46,7 @@ def load_checkpoint(folder: Path, trained: Trained, *, world: World, seed: int =
         motions = [each["motion"] for each in join_tree(states, tensors)]
         piece = _centers(description, trained, rows, shared["head"], motions)
         load_center_state(trained.head, trained.center_optimizer, [piece])
-        trained.backbone.load_state_dict(shared["backbone"])
-        load_optimizer_state(trained.backbone, trained.backbone_optimizer, shared["optimizer"])
+        load_shared_state(trained, shared)
         if description.world_size != world.world_size:
             torch.manual_seed(((seed * 1_000_003 + description.step) * 4099 + world.rank) % (1 << 63))
         else:
@@ -52,25 +54,37 @@ def load_checkpoint(folder: Path, trained: Trained, *, world: World, seed: int =
             torch.set_rng_state(own["random_state"])
             if world.device.type == "cuda" and "cuda_random_state" in own:
                 torch.cuda.set_rng_state(own["cuda_random_state"], world.device)
+        metrics = share_out([each["metrics"] for each in description.ranks], world.rank, world.world_size)
     except DamagedCheckpointError:
         raise
-    except (KeyError, ValueError, RuntimeError) as error:
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise ConfigError(f"{folder} does not fit this run: {str(error).splitlines()[0]}") from None
-    return Position(description.step, description.samples, description.loader)
+    return Position(description.step, description.samples, description.loader, metrics)
 
 
-def load_newest(run_folder: Path, trained: Trained, *, world: World, seed: int) -> tuple[Position | None, list[str]]:
+def load_newest(
+    run_folder: Path, trained: Trained, *, world: World, seed: int, before: int | None = None
+) -> tuple[Position | None, list[str]]:
     """Load a run's newest whole checkpoint: its position (None without any), and what was wrong with newer ones.
 
+    before: only checkpoints of earlier steps than this count.
+
+    Newer ones that are damaged are set aside under another name: they must not count among the newest when old ones
+    are deleted.
     Raises ConfigError when there are checkpoints and none is whole, or the newest whole one does not fit this run.
     """
-    names = first_rank_decides(world, lambda: [str(path) for path in complete_checkpoints(run_folder)])
+    names = first_rank_decides(world, lambda: [str(path) for path in complete_checkpoints(run_folder, before=before)])
     damages: list[str] = []
     for name in reversed(names):
         try:
-            return load_checkpoint(Path(name), trained, world=world, seed=seed), damages
+            position = load_checkpoint(Path(name), trained, world=world, seed=seed)
         except (DamagedCheckpointError, PeerFailedError) as error:
             damages.append(str(error))
+            continue
+        if world.is_first:
+            for damaged in names[len(names) - len(damages) :]:
+                set_aside(Path(damaged))
+        return position, damages
     if damages:
         raise ConfigError(f"{run_folder}: none of its {len(names)} checkpoints is whole; the newest: {damages[0]}")
     return None, []

@@ -8,6 +8,8 @@ import hashlib
 import math
 import os
 import sys
+import threading
+from concurrent.futures import CancelledError
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -52,11 +54,24 @@ class Place:
 
 
 class RawWriter(StorageWriter):
-    """Writes this rank's chunks to ``folder/file``; ``index`` is what a reader needs, on the coordinating rank."""
+    """Writes this rank's chunks to ``folder/file``; ``index`` is what a reader needs, on the coordinating rank.
+
+    ``cancel`` may be called by another thread: writing then ends with CancelledError before the next chunk.
+    """
 
     def __init__(self, folder: Path, file: str) -> None:
         self._path = folder / file
+        self._cancelled = threading.Event()
         self.index: dict[str, Any] = {}
+
+    @property
+    def file(self) -> str:
+        """Name of the file."""
+        return self._path.name
+
+    def cancel(self) -> None:
+        """Write no more."""
+        self._cancelled.set()
 
     def reset(self, checkpoint_id: str | os.PathLike[str] | None = None) -> None:
         """A writer is made for one checkpoint."""
@@ -78,6 +93,8 @@ class RawWriter(StorageWriter):
         try:
             with self._path.open("wb") as file:
                 for item in plan.items:
+                    if self._cancelled.is_set():
+                        raise CancelledError
                     tensor = planner.resolve_data(item)
                     assert isinstance(tensor, torch.Tensor), "tensors only"
                     content = tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data

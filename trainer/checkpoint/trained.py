@@ -1,44 +1,99 @@
 """What a checkpoint holds, and under which names."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import torch
 from torch import nn
 
 from partial_fc import CenterSGD, PartialFC, center_state
+from trainer.engine.loss_scale import LossScaler
+from trainer.engine.partitioned import PartitionedBackbone
 from trainer.world import World
 
 CENTERS, CENTER_MOMENTUM = "centers", "center_momentum"
 
 
+@dataclass
+class Passed:
+    """Steps that were not taken, since the run began. non_finite: loss or gradient was NaN or infinite; in_a_row: so
+    many of them came last. overflow: float16's loss scale was too large. rollbacks: since the last good checkpoint.
+    """
+
+    non_finite: int = 0
+    in_a_row: int = 0
+    overflow: int = 0
+    rollbacks: int = 0
+
+    def take(self, other: "Passed") -> None:
+        """Count on from where ``other`` stands."""
+        for each in fields(Passed):
+            setattr(self, each.name, getattr(other, each.name))
+
+
 @dataclass(frozen=True)
 class Trained:
-    """Everything of a run that learns or counts, as far as a checkpoint holds it."""
+    """Everything of a run that learns or counts, as far as a checkpoint holds it.
+
+    partitioned: who puts backbone and optimizer state together where ZeRO has split them; None where they are whole.
+    """
 
     backbone: nn.Module
     backbone_optimizer: torch.optim.Optimizer
     head: PartialFC
     center_optimizer: CenterSGD
+    partitioned: PartitionedBackbone | None = None
+    loss_scaler: LossScaler | None = None
+    passed: Passed = field(default_factory=Passed)
 
 
 @dataclass(frozen=True)
 class Position:
-    """Where a run stands: optimizer steps taken, samples seen by all ranks, the loader's exact place."""
+    """Where a run stands: optimizer steps taken, samples seen by all ranks, the loader's exact place.
+
+    metrics: what this rank has counted so far, plain values: see :mod:`trainer.metrics_so_far`. The learning rate is a
+    function of the step alone, so there is nothing of it to keep.
+    """
 
     step: int
     samples: int
     loader: dict[str, Any]
+    metrics: dict[str, Any] = field(default_factory=dict)
 
 
 def shared_state(trained: Trained) -> dict[str, Any]:
-    """What all ranks have alike: the backbone, its optimizer's state by parameter name, the head's numbers."""
+    """What all ranks have alike: the backbone, its optimizer's state by parameter name, the head's numbers, the loss
+    scale, the steps passed over. Tensors are whole, whatever the engine; all ranks call it, the first one writes.
+    """
     saved = center_state(trained.head, trained.center_optimizer)
-    return {
-        "backbone": trained.backbone.state_dict(),
-        "optimizer": optimizer_state(trained.backbone, trained.backbone_optimizer),
+    whole = trained.partitioned
+    state: dict[str, Any] = {
+        "backbone": trained.backbone.state_dict() if whole is None else whole.weights(),
+        "optimizer": optimizer_state(trained.backbone, trained.backbone_optimizer)
+        if whole is None
+        else whole.optimizer_state(),
         "head": {"steps_taken": saved["steps_taken"], "control": saved["control"]},
+        "passed": asdict(trained.passed),
     }
+    if trained.loss_scaler is not None:
+        state["loss_scale"] = trained.loss_scaler.state()
+    return state
+
+
+def load_shared_state(trained: Trained, state: dict[str, Any]) -> None:
+    """The counterpart of :func:`shared_state`, all but the head's numbers; from any engine, to any other.
+
+    Raises KeyError, ValueError or RuntimeError for what does not fit.
+    """
+    if trained.partitioned is None:
+        trained.backbone.load_state_dict(state["backbone"])
+        load_optimizer_state(trained.backbone, trained.backbone_optimizer, state["optimizer"])
+    else:
+        trained.partitioned.load(state["backbone"], state["optimizer"])
+    # What earlier versions did not know yet has its value at a beginning.
+    if trained.loss_scaler is not None and "loss_scale" in state:
+        trained.loss_scaler.load_state(state["loss_scale"])
+    trained.passed.take(Passed(**{name: int(count) for name, count in state.get("passed", {}).items()}))
 
 
 def own_state(trained: Trained, world: World) -> dict[str, Any]:
@@ -56,8 +111,8 @@ def own_state(trained: Trained, world: World) -> dict[str, Any]:
 
 
 def optimizer_state(backbone: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """State of the backbone's optimizer by parameter name, not by place."""
-    names = [name for name, _ in backbone.named_parameters()]
+    """State of the backbone's optimizer by parameter name, not by place in its groups."""
+    names = _names(backbone, optimizer)
     return {names[place]: state for place, state in optimizer.state_dict()["state"].items()}
 
 
@@ -66,9 +121,15 @@ def load_optimizer_state(backbone: nn.Module, optimizer: torch.optim.Optimizer, 
 
     Raises ValueError for a parameter that the backbone does not have.
     """
-    places = {name: place for place, (name, _) in enumerate(backbone.named_parameters())}
+    places = {name: place for place, name in enumerate(_names(backbone, optimizer))}
     unknown = sorted(state.keys() - places.keys())
     if unknown:
         raise ValueError(f"the backbone has no parameter {unknown[0]}")
     own = optimizer.state_dict()
     optimizer.load_state_dict(own | {"state": {places[name]: value for name, value in state.items()}})
+
+
+def _names(backbone: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
+    """Of the parameters, in the order in which the optimizer numbers them."""
+    names = {id(parameter): name for name, parameter in backbone.named_parameters()}
+    return [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]

@@ -11,7 +11,7 @@ import torch
 
 from trainer.bench.head_bench import bench_head
 from trainer.bench.problem import METHODS, Effort, Row, Skipped, problems
-from trainer.commands import bench_data
+from trainer.commands import bench_checkpoint, bench_data
 from trainer.errors import ConfigError, ExitCode
 from trainer.world import joined_world
 
@@ -90,6 +90,7 @@ def add_parser(subparsers: Any) -> None:
     head.add_argument("--seed", type=int, default=0, metavar="N", help="of centers, batches and sampling, default 0")
     head.set_defaults(handler=_run)
     bench_data.add_parser(kinds)
+    bench_checkpoint.add_parser(kinds)
 
 
 def _run(arguments: argparse.Namespace) -> ExitCode:

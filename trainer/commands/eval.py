@@ -33,6 +33,9 @@ def add_parser(subparsers: Any) -> None:
         "model", type=Path, metavar="MODEL", help="run folder, checkpoint folder or state-dict file (.pt)"
     )
     parser.add_argument(
+        "--checkpoint", metavar="WHICH", help="of a run folder: newest (default), best, or a step, such as 12000"
+    )
+    parser.add_argument(
         "--pairs", type=Path, action="append", required=True, metavar="FILE", help="verification set (.bin); repeatable"
     )
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")
@@ -78,6 +81,8 @@ def _load(arguments: argparse.Namespace, device: torch.device) -> tuple[nn.Modul
     if not arguments.model.exists():
         raise ConfigError(f"{arguments.model}: no such run folder, checkpoint folder or state-dict file")
     if arguments.model.is_file():
+        if arguments.checkpoint is not None:
+            raise ConfigError(f"--checkpoint {arguments.checkpoint}: {arguments.model} is a file, not a run folder")
         config, image_size = _described(arguments)
         module, step = _build(config, image_size, arguments.seed), 0
         if not arguments.untrained:
@@ -88,7 +93,7 @@ def _load(arguments: argparse.Namespace, device: torch.device) -> tuple[nn.Modul
             f"{arguments.model} is a folder and knows its own network; "
             "leave out --backbone, --embedding-dim and --image-size"
         )
-    loaded = load_backbone(arguments.model, device)
+    loaded = load_backbone(arguments.model, device, which=arguments.checkpoint)
     if not arguments.untrained:
         return loaded.module, loaded.image_size, loaded.step
     config = loaded.config.backbone.model_copy(update={"pretrained": None})

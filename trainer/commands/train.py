@@ -1,12 +1,15 @@
 """``pfc train RUN.toml``: train, or continue, one run."""
 
 import argparse
+import faulthandler
 from pathlib import Path
 from typing import Any
 
 from trainer.config import load_config
 from trainer.errors import ExitCode
 from trainer.training import train
+
+EXIT_SECONDS = 20.0
 
 
 def add_parser(subparsers: Any) -> None:
@@ -15,7 +18,8 @@ def add_parser(subparsers: Any) -> None:
         "train",
         help="train a face model as a configuration says",
         description="Train as RUN.toml says. Started again with the same configuration, a run continues from its "
-        "newest checkpoint. On several ranks: torchrun --nproc-per-node N -m trainer train RUN.toml",
+        "newest checkpoint. On several ranks: torchrun, or python -m deploy.launch.agent, "
+        "--nproc-per-node N -m trainer train RUN.toml",
     )
     parser.add_argument("config", type=Path, metavar="RUN.toml", help="run configuration")
     parser.add_argument(
@@ -30,4 +34,8 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> ExitCode:
-    return train(load_config(arguments.config, arguments.overrides))
+    try:
+        return train(load_config(arguments.config, arguments.overrides))
+    finally:
+        # Whatever library's thread may keep the interpreter from ending: the process ends, and says which.
+        faulthandler.dump_traceback_later(EXIT_SECONDS, exit=True)

@@ -119,9 +119,13 @@ def _take_backbone(old: OldRun, trained: Trained, world: World, *, keep_momentum
     shared = old.description.shared
     saved = {"backbone": shared["backbone"]} | ({"optimizer": shared["optimizer"]} if keep_momentum else {})
     state = old.read(saved, world=world)
-    load_weights(trained.backbone, state["backbone"], source=old.folder)
     if keep_momentum:
         _check_same_optimizer(old, trained.backbone_optimizer, state["optimizer"])
+    if trained.partitioned is not None:
+        trained.partitioned.load(state["backbone"], state.get("optimizer", {}))
+        return
+    load_weights(trained.backbone, state["backbone"], source=old.folder)
+    if keep_momentum:
         load_optimizer_state(trained.backbone, trained.backbone_optimizer, state["optimizer"])
 
 

@@ -22,39 +22,45 @@ def _sum_over_ranks(_: Any, bucket: dist.GradBucket) -> torch.futures.Future[Ten
     return summed
 
 
-def data_parallel(backbone: nn.Module, world: World, *, image_size: int) -> nn.Module:
+def data_parallel(backbone: nn.Module, world: World, *, image_size: int, settling_batch: int = 2) -> nn.Module:
     """Wrap ``backbone`` for this world; the module itself in a world of one.
 
-    One throw-away forward and backward runs first: DDP reorders its gradient buckets after the first backward,
-    and an all-reduce over three or more ranks rounds differently in another order, so without it a resumed run
-    would not repeat its first step bit for bit. Weights, buffers, gradients and random state are left untouched.
+    Throw-away passes over ``settling_batch`` images run first: DDP reorders its gradient buckets after the first
+    backward, and an all-reduce over three or more ranks rounds differently in another order, so without them a resumed
+    run would not repeat its first step bit for bit. Weights, buffers, gradients and random state are left untouched.
     """
     if world.world_size == 1:
         return backbone
     wrapped = DistributedDataParallel(
-        backbone, device_ids=[world.device] if world.device.type == "cuda" else None, gradient_as_bucket_view=True
+        backbone,
+        device_ids=[world.device] if world.device.type == "cuda" else None,
+        gradient_as_bucket_view=True,
+        # Rank 0's buffers are the run's, see share_buffers: sent before every forward they would only cost a wait.
+        forward_sync_buffers=False,
     )
     wrapped.register_comm_hook(None, _sum_over_ranks)
-    _settle_buckets(wrapped, backbone, world.device, image_size)
+    # The reordering happens at the start of the second forward.
+    throw_away_passes(wrapped, world.device, image_size=image_size, batch=settling_batch, passes=2)
     return wrapped
 
 
-def _settle_buckets(wrapped: nn.Module, backbone: nn.Module, device: torch.device, image_size: int) -> None:
-    buffers = [buffer.clone() for buffer in backbone.buffers()]
+def throw_away_passes(network: nn.Module, device: torch.device, *, image_size: int, batch: int, passes: int) -> None:
+    """Run ``network`` forward and backward on black images and leave no trace of it."""
+    buffers = [buffer.clone() for buffer in network.buffers()]
     devices = [device] if device.type == "cuda" else []
-    dtype = next(backbone.parameters()).dtype
+    dtype = next(network.parameters()).dtype
     with torch.random.fork_rng(devices=devices):
-        for _ in range(2):  # the reordering happens at the start of the second forward
-            images = torch.zeros(2, 3, image_size, image_size, dtype=dtype, device=device)
-            wrapped(images).sum().backward()
-            wrapped.zero_grad()
+        for _ in range(passes):
+            images = torch.zeros(batch, 3, image_size, image_size, dtype=dtype, device=device)
+            network(images).sum().backward()
+            network.zero_grad()
     with torch.no_grad():
-        for buffer, saved in zip(backbone.buffers(), buffers, strict=True):
+        for buffer, saved in zip(network.buffers(), buffers, strict=True):
             buffer.copy_(saved)
 
 
 def share_buffers(backbone: nn.Module, world: World) -> None:
-    """Give every rank rank 0's buffers (batch-norm statistics), as DDP does before its next forward.
+    """Give every rank rank 0's buffers (batch-norm statistics).
 
     Needed before all ranks evaluate together: each has seen its own local batches only.
     """

@@ -1,0 +1,295 @@
+"""Ranks under the watchdog to which something happens; nothing else of a training, so that they start quickly.
+
+Processes are forked from a server that has imported torch once: a rank begins in a few hundredths of a second.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing import forkserver
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch._C._distributed_c10d import TCPStore
+
+from trainer.complaint import complain
+from trainer.errors import ConfigError, ExitCode, PeerFailedError
+from trainer.failure import exit_code
+from trainer.failure_config import FailureConfig
+from trainer.pulse import OPENING, STEP, Pulse
+from trainer.stopping import StopRequest, stop_on_signals
+from trainer.watched_world import watched_world
+from trainer.world import World
+
+LIMITS = FailureConfig(join_seconds=3, silence_seconds=2.5, stall_seconds=3)
+KILLED, FROZEN, ABSENT = -signal.SIGKILL, "frozen", "absent"
+
+Happening = Callable[[World, Pulse, StopRequest], None]
+
+
+@dataclass(frozen=True)
+class Case:
+    """happening: what each rank does. ends: exit code by rank, or FROZEN, or ABSENT. told: in every survivor's line."""
+
+    happening: Happening
+    ends: tuple[int | str, ...]
+    told: tuple[str, ...] = ()
+    host: str = "launcher"  # of the store: "launcher", "rank 0"; "killed" and "frozen" happen to a launcher
+    untold: tuple[int, ...] = ()  # ranks that end without a line of their own
+
+    @property
+    def world_size(self) -> int:
+        return len(self.ends)
+
+
+def exchange(steps: int) -> None:
+    for _ in range(steps):
+        dist.all_reduce(torch.ones(1))
+
+
+def train(world: World, pulse: Pulse, at_step: int, happen: Callable[[], None] | None) -> None:
+    """Steps until somebody fails; ``happen`` in the middle of one."""
+    for step in range(1, 100_000):
+        pulse.enter(STEP, step)
+        pulse.enter_part("data")
+        if step == at_step and happen is not None:
+            happen()
+        pulse.enter_part("head")
+        exchange(1)
+
+
+def on(victim: int, happen: Callable[[], None]) -> Happening:
+    return lambda world, pulse, stop: train(world, pulse, 5, happen if world.rank == victim else None)
+
+
+def die(number: int) -> Callable[[], None]:
+    return lambda: os.kill(os.getpid(), number)
+
+
+def fail(error: Exception) -> Callable[[], None]:
+    def happen() -> None:
+        raise error
+
+    return happen
+
+
+def fails_while_the_others_are_busy(world: World, pulse: Pulse, stop: StopRequest) -> None:
+    """The others are not inside a collective: nothing but the watchdog can reach them."""
+    pulse.enter(OPENING)
+    if world.rank == 1:
+        raise ConfigError("data.records: not on this machine")
+    time.sleep(600)
+
+
+def frozen_for_a_while(world: World, pulse: Pulse, stop: StopRequest) -> None:
+    """Shorter than silence may last: somebody else continues it."""
+    if world.rank == 1:
+        if os.fork() == 0:
+            time.sleep(1.0)
+            os.kill(os.getppid(), signal.SIGCONT)
+            os._exit(0)
+        os.kill(os.getpid(), signal.SIGSTOP)
+    exchange(5)
+
+
+def slow_but_alive(world: World, pulse: Pulse, stop: StopRequest) -> None:
+    """Opening data takes one rank longer than silence or a stalled step may last."""
+    pulse.enter(OPENING)
+    if world.rank == 1:
+        time.sleep(4.0)
+    exchange(2)
+
+
+def dies_in_the_last_barrier(number: int) -> Happening:
+    def happening(world: World, pulse: Pulse, stop: StopRequest) -> None:
+        exchange(2)
+        if world.rank == 1:
+            os.kill(os.getpid(), number)
+
+    return happening
+
+
+def nothing(world: World, pulse: Pulse, stop: StopRequest) -> None:
+    exchange(5)
+
+
+def exchange_for_ever(world: World, pulse: Pulse, stop: StopRequest) -> None:
+    train(world, pulse, 0, None)
+
+
+def peers_only_say_that_somebody_failed(world: World, pulse: Pulse, stop: StopRequest) -> None:
+    """As agreement.together does: the others learn the reason from the store."""
+    if world.rank == 1:
+        raise OSError(28, "No space left on device", "/data/out")
+    raise PeerFailedError("checkpoint: another rank failed; see its log")
+
+
+CASES = {
+    "all is well": Case(nothing, (0, 0, 0)),
+    "killed in a collective": Case(
+        on(1, die(signal.SIGKILL)), (1, KILLED, 1), ("rank 1 (", "ended without a word, last seen in")
+    ),
+    "frozen in a collective": Case(
+        on(2, die(signal.SIGSTOP)), (1, 1, FROZEN), ("rank 2 (", "has been silent for 3 s, last seen in")
+    ),
+    "the watching rank is frozen": Case(
+        on(0, die(signal.SIGSTOP)), (FROZEN, 1, 1), ("rank 0 (", "has been silent for 3 s")
+    ),
+    "frozen for a while": Case(frozen_for_a_while, (0, 0, 0)),
+    "slow but alive": Case(slow_but_alive, (0, 0, 0)),
+    "an exception on one rank": Case(
+        on(1, fail(ValueError("boom"))),
+        (1, 1, 1),
+        ("rank 1 (", "failed, in step 5 (data): ValueError: boom"),
+        untold=(1,),
+    ),
+    "memory runs out on one rank": Case(
+        on(2, lambda: torch.empty(1 << 62, dtype=torch.uint8) and None),
+        (1, 1, 1),
+        ("rank 2 (", "failed, in step 5 (data): out of memory: lower data.batch_size"),
+        untold=(2,),
+    ),
+    "bad input on one rank": Case(fails_while_the_others_are_busy, (2, 2, 2), ("data.records: not on this machine",)),
+    "a failure that all agree on": Case(
+        peers_only_say_that_somebody_failed,
+        (1, 1, 1),
+        ("rank 1 (", "failed, in joining the other ranks: OSError: [Errno 28] No space left on device"),
+        untold=(1,),
+    ),
+    "stuck": Case(on(1, lambda: time.sleep(600)), (1, 1, 1), ("rank 1 (", "in step 5 (data), got no further for 3 s")),
+    "never comes": Case(nothing, (1, ABSENT, 1), ("rank 1 did not come within 3 s",)),
+    "killed while leaving": Case(
+        dies_in_the_last_barrier(signal.SIGKILL), (1, KILLED, 1), ("rank 1 (", "ended without a word")
+    ),
+    "frozen while leaving": Case(dies_in_the_last_barrier(signal.SIGSTOP), (1, FROZEN, 1), ("silent",)),
+    "the launcher of the first node is killed": Case(
+        exchange_for_ever, (1, 1, 1), ("the store where the ranks meet is gone",), host="killed"
+    ),
+    "the machine with the store is lost": Case(
+        exchange_for_ever, (1, 1, 1), ("no answer from the store where the ranks meet for 3 s",), host="frozen"
+    ),
+    "rank 0 keeps the store and is killed": Case(
+        on(0, die(signal.SIGKILL)), (KILLED, 1, 1), ("the store where the ranks meet is gone",), host="rank 0"
+    ),
+    "rank 0 keeps the store and all is well": Case(nothing, (0, 0, 0), host="rank 0"),
+}
+
+
+def rank_main(rank: int, world_size: int, port: int, own_store: bool, name: str, folder: Path) -> None:
+    sys.stderr = (folder / f"rank{rank}.err").open("w")
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(world_size),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+        TORCHELASTIC_USE_AGENT_STORE=str(not own_store),
+    )
+    pulse, code = Pulse(), ExitCode.DONE
+    try:
+        with (
+            stop_on_signals() as stop,
+            watched_world("cpu", expected_size=None, timeout_seconds=60, limits=LIMITS, pulse=pulse, stop=stop) as (
+                world,
+                _,
+            ),
+        ):
+            (folder / f"rank{rank}.joined").touch()
+            CASES[name].happening(world, pulse, stop)
+    except (ConfigError, PeerFailedError) as error:
+        code = complain(str(error), exit_code(error))
+    except Exception as error:
+        code = exit_code(error)
+        traceback.print_exc()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def fork_server() -> Any:
+    """The server imports this module once, by a path that it takes from the environment alone."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    former = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.environ.pop("PYTHONPATH")
+        if former is not None:
+            os.environ["PYTHONPATH"] = former
+    return context
+
+
+def store_main(connection: Any) -> None:
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    connection.send(store.port)
+    time.sleep(600)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What became of one rank: exit code (None: it was still there at the deadline) and what it printed."""
+
+    code: int | None
+    printed: str
+
+    @property
+    def complaints(self) -> list[str]:
+        return [line for line in self.printed.splitlines() if line.startswith("pfc: ")]
+
+
+class Doomed:
+    """One case, running. ``started`` processes are ended by :meth:`end`."""
+
+    def __init__(self, name: str, folder: Path, free_port: int) -> None:
+        self.case, self._folder = CASES[name], folder
+        folder.mkdir()
+        context = fork_server()
+        self._host: BaseProcess | None = None
+        port = free_port
+        if self.case.host != "rank 0":
+            receiving, sending = context.Pipe(duplex=False)
+            self._host = context.Process(target=store_main, args=(sending,))
+            self._host.start()
+            port = receiving.recv()
+        own_store = self.case.host == "rank 0"
+        self.ranks: dict[int, BaseProcess] = {
+            rank: context.Process(target=rank_main, args=(rank, self.case.world_size, port, own_store, name, folder))
+            for rank, end in enumerate(self.case.ends)
+            if end != ABSENT
+        }
+        for process in self.ranks.values():
+            process.start()
+
+    def strike_host(self, deadline: float) -> None:
+        """What happens to the launcher, once all ranks have met."""
+        if self.case.host not in ("killed", "frozen"):
+            return
+        while len(list(self._folder.glob("*.joined"))) < len(self.ranks) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert self._host is not None
+        assert self._host.pid is not None
+        os.kill(self._host.pid, signal.SIGKILL if self.case.host == "killed" else signal.SIGSTOP)
+
+    def end(self, deadline: float) -> dict[int, Ended]:
+        """Wait for the survivors; nobody is left afterwards."""
+        try:
+            survivors = [rank for rank in self.ranks if self.case.ends[rank] != FROZEN]
+            for rank in survivors:
+                self.ranks[rank].join(max(0.0, deadline - time.monotonic()))
+            return {
+                rank: Ended(self.ranks[rank].exitcode, (self._folder / f"rank{rank}.err").read_text())
+                for rank in survivors
+            }
+        finally:
+            for process in (*self.ranks.values(), *([self._host] if self._host else [])):
+                process.kill()
+                process.join()

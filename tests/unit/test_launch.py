@@ -1,0 +1,119 @@
+"""The launcher's decisions: exit codes, arguments, the interface towards the other nodes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from commands import environment
+
+from deploy.launch import exit_codes
+from deploy.launch.agent import main
+from deploy.launch.exit_codes import described, merged
+from deploy.launch.last_words import KEY, PREFIX
+from deploy.launch.network import interface_towards
+from trainer.bulletin import FAILURE
+from trainer.errors import ExitCode
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.mark.parametrize(
+    ("codes", "asked", "expected"),
+    [
+        ({}, False, 0),
+        ({}, True, 0),  # asked in its last step: the run is complete
+        ({0: 1, 1: 2}, False, 2),
+        ({0: 75, 1: 2}, True, 2),
+        ({0: -9, 1: 2}, False, 2),
+        ({0: 75, 1: 75}, False, 75),
+        ({0: 75, 1: -15}, False, 75),  # on its way out when torchrun closed the group
+        ({0: 75, 1: 1}, True, 75),
+        ({0: 75, 1: 1}, False, 1),  # a crash at the start, and torchrun's signal to the other rank
+        ({0: 75, 1: -9}, False, 1),
+        ({0: -15, 1: -15}, True, 75),  # still importing: nothing is lost
+        ({0: -15, 1: -15}, False, 1),
+        ({0: -2}, True, 75),
+        ({0: 1, 1: -15}, True, 1),
+        ({0: -9, 1: -9}, True, 1),  # the checkpoint did not fit into the grace time
+        ({1: 1}, False, 1),
+        ({1: -11}, False, 1),
+    ],
+)
+def test_exit_code_of_a_node(codes: dict[int, int], asked: bool, expected: int) -> None:
+    assert merged(codes, asked=asked) == expected
+
+
+def test_the_trainers_exit_codes_and_names_are_these() -> None:
+    ours = (exit_codes.DONE, exit_codes.FAILURE, exit_codes.BAD_INPUT, exit_codes.STOPPED)
+    assert ours == tuple(ExitCode)
+    assert KEY == FAILURE
+    assert PREFIX == "attempt_0"
+
+
+def test_description_of_what_happened() -> None:
+    assert described({1: -9, 0: 1}) == "rank 0 exited with 1, rank 1 was ended by SIGKILL"
+    assert described(dict.fromkeys(range(9), 1)).endswith("rank 3 exited with 1, 5 more")
+    assert described({0: -99}) == "rank 0 was ended by signal 99"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--nnodes", "1:2"], "--nnodes 1:2: give one number"),
+        (["--nnodes", "many"], "invalid literal"),
+        (["--nproc-per-node", "some"], "Unsupported nproc_per_node value: some"),
+        (["--max-restarts", "-1"], "--max-restarts -1: give 0 or more"),
+        (["--nnodes", "2"], "several nodes need the address of the first: --master-addr, or PET_MASTER_ADDR"),
+        (["--nnodes", "2", "--master-addr", "a", "--max-restarts", "1"], "--max-restarts must be 0 on several nodes"),
+        (["--nnodes", "2", "--master-addr", "a", "--node-rank", "2"], "--node-rank 2 is not one of 2 nodes"),
+        (["--nnodes", "2", "--master-addr", "a", "--standalone"], "leave out --standalone"),
+        (["--nnodes", "2", "--rdzv-endpoint", "a:1"], "meet at --master-addr and --master-port"),
+    ],
+)
+def test_arguments_that_cannot_work(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PET_MASTER_ADDR", raising=False)
+    assert main([*arguments, "-m", "trainer", "train", "run.toml"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("pfc launch: error: ")
+    assert message in lines[0]
+
+
+def test_the_environment_is_read_as_schedulers_set_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"NNODES": "2", "NODE_RANK": "7", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29400"}.items():
+        monkeypatch.setenv(f"PET_{name}", value)
+    assert main(["-m", "trainer", "train", "run.toml"]) == 2
+    assert "--node-rank 7 is not one of 2 nodes" in capsys.readouterr().err
+
+
+def test_the_interface_towards_this_machine_is_the_loopback() -> None:
+    assert interface_towards("127.0.0.1", 29500) == "lo"
+    assert interface_towards("no.such.host.invalid", 29500) is None
+
+
+def test_a_worker_becomes_the_module_or_script_it_is_given(tmp_path: Path) -> None:
+    shown = "import sys; print(__name__, sys.argv, sys.path[0])"
+    (tmp_path / "shown.py").write_text(shown)
+    for words in (["-m", "shown"], [str(tmp_path / "shown.py")]):
+        ran = subprocess.run(
+            [sys.executable, "-m", "deploy.launch.worker", str(os.getpid()), *words, "--step", "3"],
+            cwd=tmp_path,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert ran.stdout == f"__main__ {[str(tmp_path / 'shown.py'), '--step', '3']} {tmp_path}\n", ran.stderr
+
+
+def test_a_worker_whose_launcher_is_gone_already_does_nothing(tmp_path: Path) -> None:
+    (tmp_path / "shown.py").write_text("print('ran')")
+    command = [sys.executable, "-m", "deploy.launch.worker", "1", "-m", "shown"]
+    ran = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stdout) == (1, "")
