@@ -1,11 +1,12 @@
 """An old run on a few people, and new ones grown from it, on any number of ranks; images and backbone are real."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.checkpoint.metadata import ChunkStorageMetadata
 
 from data_pipeline import Properties, RecordWriter, write_properties
 from data_pipeline.identity_names import IdentityNames, read_names
@@ -76,9 +77,17 @@ def config_for(output: Path, records: Path, head: str, world_size: int = 1, **ta
     return config_from(values, "test")
 
 
-def small_buffers(put: Callable[[Any, str, int], None] = setattr) -> None:
-    """Chunks of three rows, portions of a few rows, windows of two batches."""
-    put(parts, "CHUNK_BYTES", 3 * 4 * DIM)
+def small_buffers(put: Callable[[Any, str, Any], None] = setattr) -> None:
+    """Chunks of three rows of centers, portions of a few rows, windows of two batches."""
+    whole, in_chunks = parts.CHUNK_BYTES, parts.Part.chunks
+
+    def chunks(part: parts.Part) -> Iterator[ChunkStorageMetadata]:
+        of_centers = part.tensor.dim() == 2 and part.tensor.shape[1] == DIM
+        parts.CHUNK_BYTES = 3 * 4 * DIM if of_centers else whole
+        yield from in_chunks(part)
+
+    put(parts, "CHUNK_BYTES", whole)  # put back with the rest
+    put(parts.Part, "chunks", chunks)
     put(row_exchange, "BUFFER_BYTES", 5 * (4 * DIM + 20))
     put(mean_embeddings, "BUFFER_BYTES", 2 * 4 * 8 * DIM)
 
