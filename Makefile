@@ -11,7 +11,7 @@ PYTEST_ARGS ?=
 JOBS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: venv venv-mxnet demo test lint format clean
+.PHONY: venv venv-mxnet demo test chaos lint format clean
 
 venv: $(READY)
 
@@ -39,6 +39,12 @@ demo: venv
 test: venv
 	@$(MAKE) --no-print-directory venv-mxnet || echo "the tests of interoperability with MXNet will be skipped"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+
+# A run to which FAULTS things happen, drawn from SEED; then its weights are compared with an undisturbed run's.
+FAULTS ?= 30
+SEED ?= 1
+chaos: venv
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/system/test_chaos.py --chaos-faults $(FAULTS) --chaos-seed $(SEED)
 
 lint: venv
 	$(BIN)/ruff check .
