@@ -40,7 +40,7 @@ test: venv
 	@$(MAKE) --no-print-directory venv-mxnet || echo "the tests of interoperability with MXNet will be skipped"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
-# One run killed, frozen, stopped and delayed 30 times; FAULTS and SEED choose others.
+# A run to which FAULTS things happen, drawn from SEED; then its weights are compared with an undisturbed run's.
 FAULTS ?= 30
 SEED ?= 1
 chaos: venv

@@ -4,7 +4,6 @@ OUTPUT/  run.toml  identities.tsv  metrics.jsonl  logs/rank_0000.jsonl  evaluati
 """
 
 import os
-import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -31,8 +30,8 @@ OTHER_DATA = ("data.num_identities", "data.identities_sha256")
 FREE_KEYS |= {("train", "engine"), ("train", "micro_batches"), ("train", "compile")}
 
 
-# What a process that was killed while writing leaves behind.
-HALF_WRITTEN = ("checkpoints/.step_*.part", "evaluations/*/.*.tmp")
+# What a process that was killed while writing leaves behind, besides drafts of checkpoints.
+HALF_WRITTEN = "evaluations/*/.*.tmp"
 
 
 def check_run_folder(config: Config) -> None:
@@ -57,7 +56,8 @@ def check_run_folder(config: Config) -> None:
 def claim_run_folder(config: Config) -> Path:
     """Make the run's folder, or recognise it as this same run's, to be continued.
 
-    Writes ``run.toml`` (resolved configuration). Raises ConfigError as :func:`check_run_folder`.
+    Writes ``run.toml`` (resolved configuration) and removes what a killed process left half-written. Raises ConfigError
+    as :func:`check_run_folder`.
     """
     check_run_folder(config)
     folder = config.run.output
@@ -76,12 +76,8 @@ def claim_run_folder(config: Config) -> Path:
     except OSError:
         draft.unlink(missing_ok=True)
         raise
-    for pattern in HALF_WRITTEN:
-        for left in folder.glob(pattern):
-            if left.is_dir():
-                shutil.rmtree(left, ignore_errors=True)
-            else:
-                left.unlink(missing_ok=True)
+    for left in folder.glob(HALF_WRITTEN):
+        left.unlink(missing_ok=True)
     return folder
 
 

@@ -170,7 +170,7 @@ class Chaos:
             return bool(new)
         if fault.moment == "evaluation":
             return any(step % EVALUATION_STEPS == 0 for step in new)
-        return any(self.output.glob("checkpoints/.step_*.part"))
+        return any(self.output.glob("checkpoints/.step_*.draft"))
 
 
 def _until(happened: Callable[[], bool], otherwise: str, seconds: float, *, poll: float = 0.002) -> None:

@@ -1,9 +1,11 @@
 """Ranks under the watchdog to which something happens; nothing else of a training, so that they start quickly.
 
-Processes are forked from a server that has imported torch once: a rank begins in a few hundredths of a second.
+python doomed_ranks.py FOLDER    plays all cases and writes FOLDER/outcomes.json
+
+The ranks are forked from a process that has imported torch once: each begins in some hundredths of a second.
 """
 
-import multiprocessing
+import json
 import os
 import signal
 import sys
@@ -11,13 +13,12 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing import forkserver
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn.functional  # loaded once, before the ranks are forked: joining needs it
+from ports import free_port
 from torch._C._distributed_c10d import TCPStore
 
 from trainer.complaint import complain
@@ -29,8 +30,10 @@ from trainer.stopping import StopRequest, stop_on_signals
 from trainer.watched_world import watched_world
 from trainer.world import World
 
-LIMITS = FailureConfig(join_seconds=3, silence_seconds=2.5, stall_seconds=3)
+LIMITS = FailureConfig(join_seconds=6, silence_seconds=2.5, stall_seconds=3)
 KILLED, FROZEN, ABSENT = -signal.SIGKILL, "frozen", "absent"
+AT_ONCE = 6  # cases: their ranks mostly wait
+DEADLINE_SECONDS = 60.0  # the project's promise, with limits ten times shorter than its own
 
 Happening = Callable[[World, Pulse, StopRequest], None]
 
@@ -165,7 +168,7 @@ CASES = {
         untold=(1,),
     ),
     "stuck": Case(on(1, lambda: time.sleep(600)), (1, 1, 1), ("rank 1 (", "in step 5 (data), got no further for 3 s")),
-    "never comes": Case(nothing, (1, ABSENT, 1), ("rank 1 did not come within 3 s",)),
+    "never comes": Case(nothing, (1, ABSENT, 1), ("rank 1 did not come within 6 s",)),
     "killed while leaving": Case(
         dies_in_the_last_barrier(signal.SIGKILL), (1, KILLED, 1), ("rank 1 (", "ended without a word")
     ),
@@ -183,7 +186,7 @@ CASES = {
 }
 
 
-def rank_main(rank: int, world_size: int, port: int, own_store: bool, name: str, folder: Path) -> None:
+def rank_main(rank: int, world_size: int, port: int, own_store: bool, case: Case, folder: Path) -> None:
     sys.stderr = (folder / f"rank{rank}.err").open("w")
     os.environ.update(
         RANK=str(rank),
@@ -203,7 +206,7 @@ def rank_main(rank: int, world_size: int, port: int, own_store: bool, name: str,
             ),
         ):
             (folder / f"rank{rank}.joined").touch()
-            CASES[name].happening(world, pulse, stop)
+            case.happening(world, pulse, stop)
     except (ConfigError, PeerFailedError) as error:
         code = complain(str(error), exit_code(error))
     except Exception as error:
@@ -213,83 +216,96 @@ def rank_main(rank: int, world_size: int, port: int, own_store: bool, name: str,
     os._exit(code)
 
 
-def fork_server() -> Any:
-    """The server imports this module once, by a path that it takes from the environment alone."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    former = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
-    try:
-        forkserver.ensure_running()
-    finally:
-        os.environ.pop("PYTHONPATH")
-        if former is not None:
-            os.environ["PYTHONPATH"] = former
-    return context
+def forked(action: Callable[[], None]) -> int:
+    process = os.fork()
+    if process == 0:
+        try:
+            action()
+        finally:
+            os._exit(99)
+    return process
 
 
-def store_main(connection: Any) -> None:
-    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    connection.send(store.port)
-    time.sleep(600)
+def store_of_a_launcher() -> tuple[int, int]:
+    """Its process and port."""
+    reading, writing = os.pipe()
 
+    def serve() -> None:
+        store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        os.write(writing, str(store.port).encode())
+        time.sleep(600)
 
-@dataclass(frozen=True)
-class Ended:
-    """What became of one rank: exit code (None: it was still there at the deadline) and what it printed."""
-
-    code: int | None
-    printed: str
-
-    @property
-    def complaints(self) -> list[str]:
-        return [line for line in self.printed.splitlines() if line.startswith("pfc: ")]
+    process = forked(serve)
+    port = int(os.read(reading, 16))
+    os.close(reading)
+    os.close(writing)
+    return process, port
 
 
 class Doomed:
-    """One case, running. ``started`` processes are ended by :meth:`end`."""
+    """One case, running."""
 
-    def __init__(self, name: str, folder: Path, free_port: int) -> None:
-        self.case, self._folder = CASES[name], folder
+    def __init__(self, case: Case, folder: Path) -> None:
+        self.case, self._folder = case, folder
         folder.mkdir()
-        context = fork_server()
-        self._host: BaseProcess | None = None
-        port = free_port
-        if self.case.host != "rank 0":
-            receiving, sending = context.Pipe(duplex=False)
-            self._host = context.Process(target=store_main, args=(sending,))
-            self._host.start()
-            port = receiving.recv()
-        own_store = self.case.host == "rank 0"
-        self.ranks: dict[int, BaseProcess] = {
-            rank: context.Process(target=rank_main, args=(rank, self.case.world_size, port, own_store, name, folder))
-            for rank, end in enumerate(self.case.ends)
+        own_store = case.host == "rank 0"
+        self._host, port = (None, free_port()) if own_store else store_of_a_launcher()
+        self._ranks = {
+            rank: forked(lambda rank=rank: rank_main(rank, case.world_size, port, own_store, case, folder))
+            for rank, end in enumerate(case.ends)
             if end != ABSENT
         }
-        for process in self.ranks.values():
-            process.start()
+        self._statuses: dict[int, int] = {}
 
-    def strike_host(self, deadline: float) -> None:
+    def strike_host(self) -> None:
         """What happens to the launcher, once all ranks have met."""
-        if self.case.host not in ("killed", "frozen"):
+        if self._host is None or self.case.host not in ("killed", "frozen"):
             return
-        while len(list(self._folder.glob("*.joined"))) < len(self.ranks) and time.monotonic() < deadline:
+        end = time.monotonic() + DEADLINE_SECONDS
+        while len(list(self._folder.glob("*.joined"))) < len(self._ranks) and time.monotonic() < end:
             time.sleep(0.01)
-        assert self._host is not None
-        assert self._host.pid is not None
-        os.kill(self._host.pid, signal.SIGKILL if self.case.host == "killed" else signal.SIGSTOP)
+        os.kill(self._host, signal.SIGKILL if self.case.host == "killed" else signal.SIGSTOP)
 
-    def end(self, deadline: float) -> dict[int, Ended]:
-        """Wait for the survivors; nobody is left afterwards."""
-        try:
-            survivors = [rank for rank in self.ranks if self.case.ends[rank] != FROZEN]
-            for rank in survivors:
-                self.ranks[rank].join(max(0.0, deadline - time.monotonic()))
-            return {
-                rank: Ended(self.ranks[rank].exitcode, (self._folder / f"rank{rank}.err").read_text())
-                for rank in survivors
-            }
-        finally:
-            for process in (*self.ranks.values(), *([self._host] if self._host else [])):
-                process.kill()
-                process.join()
+    def is_over(self) -> bool:
+        """Whether all have ended that are not frozen."""
+        waited = [rank for rank in self._ranks if self.case.ends[rank] != FROZEN]
+        for rank in waited:
+            if rank not in self._statuses:
+                process, status = os.waitpid(self._ranks[rank], os.WNOHANG)
+                if process:
+                    self._statuses[rank] = os.waitstatus_to_exitcode(status)
+        return all(rank in self._statuses for rank in waited)
+
+    def outcome(self) -> dict[int, dict[str, object]]:
+        """Exit code (None: still there at the deadline) and output by rank; nobody is left."""
+        for rank, process in self._ranks.items():
+            if rank not in self._statuses:
+                os.kill(process, signal.SIGKILL)
+                os.waitpid(process, 0)
+        if self._host is not None:
+            os.kill(self._host, signal.SIGKILL)
+            os.waitpid(self._host, 0)
+        return {
+            rank: {"code": self._statuses.get(rank), "printed": (self._folder / f"rank{rank}.err").read_text()}
+            for rank in self._ranks
+            if self.case.ends[rank] != FROZEN
+        }
+
+
+def play(folder: Path) -> None:
+    outcomes = {}
+    names = list(CASES)
+    for first in range(0, len(names), AT_ONCE):
+        together = names[first : first + AT_ONCE]
+        doomed = {name: Doomed(CASES[name], folder / str(names.index(name))) for name in together}
+        for each in doomed.values():
+            each.strike_host()
+        end = time.monotonic() + DEADLINE_SECONDS
+        while not all(each.is_over() for each in doomed.values()) and time.monotonic() < end:
+            time.sleep(0.02)
+        outcomes |= {name: each.outcome() for name, each in doomed.items()}
+    (folder / "outcomes.json").write_text(json.dumps(outcomes))
+
+
+if __name__ == "__main__":
+    play(Path(sys.argv[1]))

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 from commands import environment
+from torch._C._distributed_c10d import PrefixStore, TCPStore
 
 from deploy.launch import exit_codes
 from deploy.launch.agent import main
 from deploy.launch.exit_codes import described, merged
-from deploy.launch.last_words import KEY, PREFIX
+from deploy.launch.last_words import KEY, PREFIX, tell_other_nodes
 from deploy.launch.network import interface_towards
-from trainer.bulletin import FAILURE
+from trainer.bulletin import FAILURE, Bulletin
 from trainer.errors import ExitCode
+from trainer.failure import Failure
 
 pytestmark = pytest.mark.unit
 
@@ -50,6 +52,22 @@ def test_the_trainers_exit_codes_and_names_are_these() -> None:
     assert ours == tuple(ExitCode)
     assert KEY == FAILURE
     assert PREFIX == "attempt_0"
+
+
+def test_a_nodes_last_words_reach_the_ranks_of_the_others() -> None:
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    bulletin = Bulletin(PrefixStore(PREFIX, store), rank=0, world_size=4)
+    assert bulletin.failure() is None
+    master = ("127.0.0.1", store.port)
+    tell_other_nodes("node 1 failed: rank 2 was ended by SIGKILL", 1, master=master, absent=2)
+    first = Failure("node 1 failed: rank 2 was ended by SIGKILL", ExitCode.FAILURE, absent=2)
+    assert bulletin.failure() == first
+    tell_other_nodes("node 0 failed, later", 2, master=master, absent=2)
+    assert bulletin.failure() == bulletin.tell(Failure("even later")) == first
+    assert not bulletin.all_have_heard(first)
+    bulletin.acknowledge()
+    bulletin.acknowledge()
+    assert bulletin.all_have_heard(first)
 
 
 def test_description_of_what_happened() -> None:
