@@ -142,6 +142,7 @@ def test_another_number_of_ranks_needs_the_same_global_batch(faces: Path, tmp_pa
 def test_damaged_checkpoints(faces: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     config = write_run(tmp_path / "run.toml", output=output, faces=faces, steps=8)
+    config.write_text(config.read_text().replace("[checkpoint]", "[checkpoint]\nkeep_best = 0"))
     assert run(pfc("train", config), cwd=tmp_path).code == 0
     older, newest = sorted((output / "checkpoints").iterdir())
     numbers = newest / "rank_0000.bin"

@@ -16,6 +16,7 @@ def save_checkpoint(
 
     Raises CheckpointWriteError on every rank if one cannot write; nothing of the checkpoint is left then.
     """
+    run_folder.mkdir(parents=True, exist_ok=True)
     saver = CheckpointSaver(run_folder, config=config, world=world, retention=Retention(keep))
     (outcome,) = saver.save(trained, position, finish=True)
     if outcome.error is not None:

@@ -2,6 +2,7 @@
 
 import argparse
 import faulthandler
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -38,4 +39,5 @@ def _run(arguments: argparse.Namespace) -> ExitCode:
         return train(load_config(arguments.config, arguments.overrides))
     finally:
         # Whatever library's thread may keep the interpreter from ending: the process ends, and says which.
-        faulthandler.dump_traceback_later(EXIT_SECONDS, exit=True)
+        if sys.stderr is sys.__stderr__:  # else somebody else's process, who called this as a function
+            faulthandler.dump_traceback_later(EXIT_SECONDS, exit=True)
