@@ -80,9 +80,9 @@ class Attendance:
         beat = self._beats.get(rank)
         return f"rank {rank}" + (f" ({beat.host}, process {beat.process})" if beat else "")
 
-    def judge(self, now: float) -> Failure | None:
-        """What is wrong, None while nothing is."""
-        return self._missing(now) or self.lost(now) or self._stuck(now)
+    def judge(self, now: float, *, of_all: bool) -> Failure | None:
+        """What is wrong, None while nothing is. of_all: whether all ranks are followed: else one may get on unseen."""
+        return self._missing(now) or self.lost(now) or (self._stuck(now) if of_all else None)
 
     def _missing(self, now: float) -> Failure | None:
         limit = self._limits.join_seconds

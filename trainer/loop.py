@@ -97,6 +97,7 @@ class TrainingLoop:
                 self._checkpoints.finish()
                 raise
         except BaseException:
+            self._watching.pulse.fail()
             self._checkpoints.abandon()
             raise
 

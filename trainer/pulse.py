@@ -1,5 +1,6 @@
 """Where this rank stands: told by the training as it goes on, read by the watchdog's threads at any time."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 STARTING = "starting"
@@ -40,18 +41,29 @@ class Standing:
 
 
 class Pulse:
-    """Written by the training's thread alone; readers see one whole standing or the next."""
+    """Written by the training's thread alone; readers see one whole standing or the next.
+
+    on_phase: called when another phase begins.
+    """
 
     def __init__(self) -> None:
+        self.on_phase: Callable[[], None] = lambda: None
         self.standing = Standing()
         self.changes = 0
+        self.fails = False
 
     def enter(self, phase: str, step: int = 0) -> None:
         """Begin a phase; step: the one being taken, or taken last."""
-        self.standing = Standing(phase, step)
+        former, self.standing = self.standing, Standing(phase, step)
         self.changes += 1
+        if former.phase != phase:
+            self.on_phase()
 
     def enter_part(self, part: str) -> None:
         """Begin a part of the step."""
         self.standing = Standing(self.standing.phase, self.standing.step, part)
         self.changes += 1
+
+    def fail(self) -> None:
+        """This rank is on its way out by an error, and still has something to bring to an end."""
+        self.fails = True

@@ -28,7 +28,7 @@ HURRIED_BEAT_SECONDS = 0.2  # while it is not clear yet who failed, and until al
 TICK_SECONDS = 0.1
 DOUBT_SECONDS = 3.0  # of silence are enough where a connection to some rank broke
 TELLING_SECONDS = 3.0  # a rank that knows of a failure stays so long, so that all others can hear of it
-UNWINDING_SECONDS = 15.0  # then a rank that knows of a failure has closed its files, or is ended
+UNWINDING_SECONDS = 40.0  # then a rank on its way out has ended what it was writing, or is ended
 SAYING_SECONDS = 2.0  # the last line may block: a frozen terminal, a full pipe
 
 
@@ -65,7 +65,6 @@ class Watchdog:
         self._telling_since = 0.0
         self._failure: Failure | None = None
         self._known_since = 0.0
-        self._unwinding = False
         self._closed = threading.Event()
         self._hurry = threading.Event()
         self._known = threading.Event()
@@ -80,6 +79,7 @@ class Watchdog:
 
     def start(self) -> None:
         """Begin to watch and to be watched."""
+        self._pulse.on_phase = self._hurry.set
         for thread in self._threads:
             thread.start()
 
@@ -107,7 +107,7 @@ class Watchdog:
             self._doubted_since = self._awake
         self._hurry.set()
         self._known.wait(self._limits.silence_seconds + DOUBT_SECONDS)
-        self._unwinding = True
+        self._pulse.fail()
         self._all_know.wait(TELLING_SECONDS)
         failure = self._failure
         return error if failure is None or not others else failure.as_error()
@@ -148,12 +148,9 @@ class Watchdog:
         except Exception as error:
             # Where all are leaving, the one that keeps the store may be the first to be gone.
             if not self._closed.is_set() and self._pulse.standing.phase != LEAVING:
-                self._learn(
-                    Failure(
-                        "the store where the ranks meet is gone, with rank 0 or the launcher of the first node "
-                        f"({first_line(error)})"
-                    )
-                )
+                where = "rank 0 or the launcher of the first node"
+                what = f"does not answer: is {where} there?" if self._bulletin is None else f"is gone, with {where}"
+                self._learn(Failure(f"the store where the ranks meet {what} ({first_line(error)})"))
             self._all_know.set()
 
     def _exchange(self) -> None:
@@ -189,7 +186,7 @@ class Watchdog:
             self._attendance.hear(rank, beat, self._awake)
 
     def _judge(self) -> Failure | None:
-        verdict = self._attendance.judge(self._awake)
+        verdict = self._attendance.judge(self._awake, of_all=self._rank == 0)
         if verdict is not None or self._doubted_since is None:
             return verdict
         verdict = self._attendance.ended(_has_ended_here) or self._attendance.lost(self._awake, DOUBT_SECONDS)
@@ -221,7 +218,7 @@ class Watchdog:
             last = now
             if self._failure is not None:
                 waited = self._awake - self._known_since
-                if waited > (UNWINDING_SECONDS if self._unwinding else TELLING_SECONDS):
+                if waited > (UNWINDING_SECONDS if self._pulse.fails else TELLING_SECONDS):
                     self._leave(self._failure)
                 continue
             if self._to_tell is not None and self._awake - self._telling_since > TELLING_SECONDS:

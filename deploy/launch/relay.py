@@ -49,7 +49,9 @@ class Relay:
         for thread in self._threads:
             thread.start()
         self._former_writing = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
-        self._former = {number: signal.signal(number, lambda number, frame: None) for number in FORWARDED}
+        # nohup has the launcher outlive its terminal: what is ignored stays so.
+        heeded = [number for number in FORWARDED if signal.getsignal(number) != signal.SIG_IGN]
+        self._former = {number: signal.signal(number, lambda number, frame: None) for number in heeded}
         return self
 
     def __exit__(

@@ -47,8 +47,8 @@ def test_a_rank_that_never_comes_is_missed_after_the_joining_time_alone() -> Non
     for now in range(10, 60):
         for rank in (0, 2):
             attendance.hear(rank, beat(now, JOINING), now)
-        assert attendance.judge(now) is None
-    failure = attendance.judge(60.5)
+        assert attendance.judge(now, of_all=True) is None
+    failure = attendance.judge(60.5, of_all=True)
     assert text(failure) == "rank 1 and 1 more did not come within 50 s: see what its launcher says"
     assert failure is not None
     assert failure.absent == 2
@@ -62,8 +62,8 @@ def test_a_silent_rank_is_named_with_its_place_and_a_slow_one_is_not() -> None:
         attendance.hear(0, beat(now), now)
         attendance.hear(1, beat(now, changes=1), now)  # alive and getting nowhere: slow
         attendance.hear(2, beat(1), now)  # the same beat, read again
-        assert attendance.judge(now) is None
-    failure = attendance.judge(30.5)
+        assert attendance.judge(now, of_all=True) is None
+    failure = attendance.judge(30.5, of_all=True)
     assert text(failure) == (
         "rank 2 (host-b, process 4711) has been silent for 30 s, last seen in step 7 (head): "
         "killed, frozen, or its machine or link is lost"
@@ -76,10 +76,10 @@ def test_silence_may_last_longer_while_a_run_starts_and_for_ever_after_goodbye()
     attendance.follow(range(2), now=0.0)
     attendance.hear(0, beat(1, OPENING), 0.0)
     attendance.hear(1, beat(1, LEFT), 0.0)
-    assert attendance.judge(49.0) is None
-    assert "rank 0" in text(attendance.judge(51.0))
+    assert attendance.judge(49.0, of_all=True) is None
+    assert "rank 0" in text(attendance.judge(51.0, of_all=True))
     attendance.hear(0, beat(2, LEFT), 51.0)
-    assert attendance.judge(1e9) is None
+    assert attendance.judge(1e9, of_all=True) is None
     assert attendance.ended(lambda _: True) is None
 
 
@@ -107,9 +107,19 @@ def test_a_stall_names_the_rank_that_the_others_wait_for(parts: tuple[str, ...],
     everybody_beats(attendance, 3, 0.0, lambda rank: beat(0, part=parts[rank]))
     for now in range(1, 301):
         everybody_beats(attendance, 3, now, lambda rank, now=now: beat(now, part=parts[rank], changes=0))
-        assert attendance.judge(now) is None
+        assert attendance.judge(now, of_all=True) is None
     everybody_beats(attendance, 3, 301, lambda rank: beat(301, part=parts[rank], changes=0))
-    assert text(attendance.judge(301)).startswith(told)
+    assert text(attendance.judge(301, of_all=True)).startswith(told)
+
+
+def test_who_does_not_see_all_ranks_calls_no_stall() -> None:
+    attendance = Attendance(LIMITS)
+    attendance.follow({0, 2}, now=0.0)
+    for now in range(0, 2000, 10):
+        for rank in (0, 2):
+            attendance.hear(rank, beat(now, changes=0), now)
+        assert attendance.judge(now, of_all=False) is None
+    assert attendance.judge(1990, of_all=True) is not None
 
 
 def test_one_rank_that_moves_is_no_stall_and_neither_is_a_long_phase() -> None:
@@ -118,12 +128,12 @@ def test_one_rank_that_moves_is_no_stall_and_neither_is_a_long_phase() -> None:
     for now in range(0, 1000, 10):
         attendance.hear(0, beat(now, part="data", changes=now // 200), now)
         attendance.hear(1, beat(now, part="head", changes=0), now)
-        assert attendance.judge(now) is None
+        assert attendance.judge(now, of_all=True) is None
     for phase in (EVALUATING, FIRST_STEP):
         for now in range(1000, 2000, 10):
             attendance.hear(0, beat(now, phase, changes=0), now)
             attendance.hear(1, beat(now, changes=0), now)
-            assert attendance.judge(now) is None
+            assert attendance.judge(now, of_all=True) is None
 
 
 def test_following_other_ranks_starts_afresh() -> None:
@@ -138,4 +148,4 @@ def test_following_other_ranks_starts_afresh() -> None:
     attendance.hear(0, beat(1), 101.0)  # an old beat, but just met again
     attendance.hear(1, beat(2), 101.0)
     attendance.hear(2, beat(1), 101.0)
-    assert attendance.judge(130.0) is None
+    assert attendance.judge(130.0, of_all=True) is None
