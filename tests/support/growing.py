@@ -14,7 +14,6 @@ from data_pipeline.synthetic import synthetic_photo
 from partial_fc import HeadStats
 from trainer.checkpoint import Position, parts, save_checkpoint
 from trainer.config import Config, config_from
-from trainer.engine import data_parallel
 from trainer.growth import grow, mean_embeddings, row_exchange
 from trainer.run_identities import RunIdentities
 from trainer.stopping import StopRequest
@@ -103,14 +102,15 @@ def old_run(rank: int, world_size: int, folder: Path, records: Path) -> dict[str
         identities = RunIdentities(data.loader.reader, data.num_identities, config.run.output)
         resolved = {"identities_sha256": identities.settle(None)}
         config = config.model_copy(update={"data": config.data.model_copy(update=resolved)})
-        trained = build_trained(config, data.num_identities, world)
-        network = data_parallel(trained.backbone, world, image_size=SIZE)
+        trained, engine = build_trained(config, data.num_identities, world)
         while trained.head.steps_taken < 9:
             for batch in data.loader:
-                trained.head(network(batch.images), batch.identities).backward()
-                for optimizer in (trained.backbone_optimizer, trained.center_optimizer):
-                    optimizer.step()
-                    optimizer.zero_grad()
+                with engine.micro_batch(last=True):
+                    engine.backward(trained.head(engine.embed(batch.images), batch.identities))
+                engine.update(0.05, loss_finite=True)
+                trained.center_optimizer.step()
+                trained.center_optimizer.zero_grad()
+        config.run.output.mkdir(exist_ok=True)
         save_checkpoint(
             config.run.output, trained, Position(9, 54, data.loader.state_dict()), config=config, world=world, keep=2
         )
@@ -131,15 +131,15 @@ def grown_run(rank: int, world_size: int, folder: Path, records: Path, growth: d
         table = {"from": str(folder / head), "batch_size": 4} | growth
         config = config_for(folder / "grown", records, head, world_size, growth=table)
         data = open_data(config, world)
-        trained = build_trained(config, data.num_identities, world)
+        trained, engine = build_trained(config, data.num_identities, world)
         reader = data.loader.reader
         names = read_names(records / "identities.tsv", num_identities=data.num_identities)
         grown = grow(
             config,
             trained,
             reader,
-            network=lambda: trained.backbone,  # noqa: B023  # asked at once
-            names=lambda: names,  # noqa: B023
+            network=engine.to_evaluate,
+            names=lambda: names,  # noqa: B023  # asked at once
             world=world,
             stop=StopRequest(),
             say=told.append,

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from growing import DIM, NEW, OLD, SIZE, write_people
+from training_here import train_here
 
 from data_pipeline import RecordReader
 from trainer.checkpoint import complete_checkpoints, read_description
-from trainer.cli import main
 from trainer.config import load_config
 from trainer.errors import ConfigError
 
@@ -44,7 +44,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_people(folder / "new", NEW)
     config = folder / "old.toml"
     config.write_text(RUN.format(output=folder / "run", records=folder / "old"))
-    assert main(["train", str(config)]) == 0
+    assert train_here(config) == 0
     return folder
 
 
@@ -58,8 +58,7 @@ def place(trained: Path, tmp_path: Path) -> Path:
 def grow(place: Path, *overrides: str) -> int:
     config = place / "new.toml"
     config.write_text(RUN.format(output=place / "grown", records=place / "new"))
-    sets = [part for override in (f"growth.from={place / 'run'}", *overrides) for part in ("--set", override)]
-    return main(["train", str(config), *sets])
+    return train_here(config, f"growth.from={place / 'run'}", *overrides)
 
 
 def checkpoint_of(place: Path) -> Path:
@@ -174,8 +173,7 @@ def test_a_grown_run_goes_on_without_the_old_one(place: Path, capsys: pytest.Cap
     assert "growing" not in capsys.readouterr().err
     assert losses(grown) == first, "what was saved after growing is what had been trained on"
     # Growth is a part of what the run is.
-    config_path = place / "new.toml"
-    assert main(["train", str(config_path), "--set", "train.steps=3"]) == 2
+    assert train_here(place / "new.toml", "train.steps=3") == 2
     assert "growth.images_per_identity is 8 there, None here" in capsys.readouterr().err
 
 
@@ -221,13 +219,13 @@ def test_a_run_keeps_the_names_it_was_begun_with(place: Path, capsys: pytest.Cap
     names, kept = place / "old" / "identities.tsv", place / "run" / "identities.tsv"
     lines = names.read_text("utf-8").split("\n")[:-1]
     names.write_text("\n".join(lines[::-1]) + "\r\n", "utf-8")  # the same names in another order
-    assert main(["train", str(config)]) == 0
+    assert train_here(config) == 0
     names.unlink()
-    assert main(["train", str(config)]) == 0, "the run knows them"
+    assert train_here(config) == 0, "the run knows them"
     assert kept.exists()
     capsys.readouterr()
     names.write_text("\n".join(lines).replace("eve", "evelyn") + "\n", "utf-8")
-    assert main(["train", str(config)]) == 2
+    assert train_here(config) == 2
     told = capsys.readouterr().err
     assert "was begun with other identities: 5 was 'eve' and is 'evelyn' in the data set" in told
     assert "[growth]" in told
@@ -237,22 +235,22 @@ def test_a_run_without_names_may_get_them(place: Path, capsys: pytest.CaptureFix
     data = write_people(place / "plain", OLD, with_names=False)
     config = place / "plain.toml"
     config.write_text(RUN.format(output=place / "plain run", records=data))
-    assert main(["train", str(config), "--set", "train.steps=1"]) == 0
+    assert train_here(config, "train.steps=1") == 0
     assert not (place / "plain run" / "identities.tsv").exists()
     shutil.copy(place / "old" / "identities.tsv", data)
-    assert main(["train", str(config), "--set", "train.steps=1"]) == 0
+    assert train_here(config, "train.steps=1") == 0
     assert (place / "plain run" / "identities.tsv").exists()
 
 
 def test_other_data_in_the_same_folder_is_told_the_way(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = place / "old.toml"
     config.write_text(RUN.format(output=place / "run", records=place / "new"))
-    assert main(["train", str(config)]) == 2
+    assert train_here(config) == 2
     told = capsys.readouterr().err
     assert "was begun with other identities" in told
     (place / "run" / "identities.tsv").unlink()
     (place / "new" / "identities.tsv").unlink()
-    assert main(["train", str(config)]) == 2
+    assert train_here(config) == 2
     assert "holds another run (data.identities_sha256 is" in (told := capsys.readouterr().err)
     assert "[growth] takes its centers over into a new run" in told
 
