@@ -34,8 +34,8 @@ class NonFiniteGuard:
 
     @property
     def in_doubt(self) -> bool:
-        """Whether the last step was not finite: the weights may be to blame, and not worth a checkpoint."""
-        return self._passed.in_a_row > 0
+        """Whether no step went well since the last one that was not finite: the weights are not worth a checkpoint."""
+        return self._passed.in_a_row > 0 or self._went_back_to is not None
 
     def judge(self, result: StepResult) -> bool:
         """Take in one step; True where the run has to go back. Raises NonFiniteError where it has to end."""
@@ -77,7 +77,7 @@ class NonFiniteGuard:
 
     def saving(self) -> None:
         """A checkpoint is about to be written: of a good step it is a new place to go back to."""
-        if not self.in_doubt and self._went_back_to is None:
+        if not self.in_doubt:
             self._passed.rollbacks = 0
 
 

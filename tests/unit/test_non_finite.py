@@ -80,7 +80,7 @@ def test_a_good_checkpoint_in_between_makes_a_new_beginning() -> None:
         assert watching.judge(BAD_LOSS)
         watching.went_back(10)
         watching.saving()
-        assert passed.rollbacks == 1, "nothing has got better yet"
+        assert (passed.rollbacks, watching.in_doubt) == (1, True), "nothing has got better yet"
         watching.judge(GOOD)
         watching.saving()
         assert passed.rollbacks == 0
