@@ -1,6 +1,40 @@
-"""Options of the test run."""
+"""Options of the test run, and what every test must leave as it found it."""
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+# What a process ignores, all commands that it starts ignore, too.
+HEEDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # A shell without job control starts background commands deaf to Ctrl-C; tests are about those that hear it.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def ignored_signals() -> set[signal.Signals]:
+    """As the kernel sees it: libraries set them without Python, too."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return {number for number in HEEDED if signal.getsignal(number) is signal.SIG_IGN}
+    mask = next(int(line.split()[1], 16) for line in status.read_text().splitlines() if line.startswith("SigIgn"))
+    return {number for number in HEEDED if mask >> (number - 1) & 1}
+
+
+@pytest.fixture(autouse=True)
+def signals_are_heeded_after_it() -> Iterator[None]:
+    yield
+    deaf = ignored_signals()
+    for number in deaf:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    assert not deaf, "this test leaves its process, and all commands of later tests, deaf to signals"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

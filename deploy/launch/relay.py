@@ -22,6 +22,8 @@ FORWARDED = {
     signal.SIGHUP: signal.SIGTERM,
     signal.SIGUSR1: signal.SIGUSR1,
 }
+# What nohup and a shell's & have a command ignore stays ignored; SIGTERM is how everything else asks to stop.
+MAY_BE_IGNORED = (signal.SIGHUP, signal.SIGINT)
 TICK_SECONDS = 0.25
 FROZEN_SECONDS = 5.0  # once a worker has ended; torch would wait 30 s for a frozen one to heed SIGTERM
 LAST_SECONDS = 10.0  # after a second signal, which workers heed at once
@@ -49,9 +51,10 @@ class Relay:
         for thread in self._threads:
             thread.start()
         self._former_writing = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
-        # nohup has the launcher outlive its terminal: what is ignored stays so.
-        heeded = [number for number in FORWARDED if signal.getsignal(number) != signal.SIG_IGN]
-        self._former = {number: signal.signal(number, lambda number, frame: None) for number in heeded}
+        deaf = {number for number in MAY_BE_IGNORED if signal.getsignal(number) == signal.SIG_IGN}
+        self._former = {
+            number: signal.signal(number, lambda number, frame: None) for number in FORWARDED if number not in deaf
+        }
         return self
 
     def __exit__(

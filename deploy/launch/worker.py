@@ -27,8 +27,10 @@ def end_with(parent: int) -> None:
 def main() -> None:
     """Become the module or script that the arguments name."""
     end_with(int(sys.argv[1]))
-    # Python's way with Ctrl-C, until the module has its own: a traceback out of some import.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # Until the module has its own ways: Python's with Ctrl-C is a traceback out of some import, and whoever started
+    # the launcher may have had it ignore SIGTERM, by which torchrun ends workers.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
     if sys.argv[2] == "-m":
         module = sys.argv[3]
         sys.argv = sys.argv[3:]
