@@ -15,7 +15,7 @@ from trainer.metrics_so_far import JOURNAL, TOTALS, RunTotals
 from trainer.non_finite import NonFiniteError, NonFiniteGuard, what_is_wrong
 from trainer.own_time import OwnTime
 from trainer.phases import PhaseClock
-from trainer.pulse import EVALUATING, FIRST_STEP, SAVING, STEP, Pulse
+from trainer.pulse import EVALUATING, FIRST_STEP, LOADING, SAVING, STEP, Pulse
 from trainer.reporting import Reporting
 from trainer.run_checkpoints import RunCheckpoints
 from trainer.run_verification import RunVerification
@@ -201,6 +201,7 @@ class TrainingLoop:
 
     def _go_back(self) -> None:
         """Take weights, centers, optimizer state and random numbers of a checkpoint; everything else goes on."""
+        self._watching.pulse.enter(LOADING, self._step)
         counts = replace(self._trained.passed)
         position, damages = self._checkpoints.load_before(
             self._guard.only_before(self._step), seed=self._config.run.seed
