@@ -53,6 +53,7 @@ class RunCheckpoints:
         self._run_folder = run_folder
         self._trained = trained
         self._reporting = reporting
+        self._pair_names = set(pair_names)
         self._pairs = config.checkpoint.scored_pairs(list(pair_names))
         self._retention = Retention(config.checkpoint.keep, config.checkpoint.keep_best, self._pairs)
         # Without regular checkpoints, only those of the best weights are written while training goes on.
@@ -88,13 +89,17 @@ class RunCheckpoints:
         return self._every > 0 and step % self._every == 0
 
     def score_of(self, results: Sequence[VerificationResult]) -> Score | None:
-        """What counts of a verification, from rank 0's results; None where nothing does."""
+        """What counts of a verification, from rank 0's results; None where nothing does, or pair sets were left out
+        because the run is asked to stop.
+        """
         if self._pairs is None:
             return None
         accuracy = {result.name: float(result.accuracy_mean) for result in results}
         pairs = self._pairs
 
-        def choose() -> Score:
+        def choose() -> Score | None:
+            if not accuracy.keys() >= self._pair_names:
+                return None
             return Score(pairs, sum(accuracy.values()) / len(accuracy) if pairs == MEAN else accuracy[pairs])
 
         return first_rank_decides(self._world, choose)
