@@ -3,22 +3,17 @@
 import sys
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from prometheus_client import CollectorRegistry
-from torch import nn
 
-from data_pipeline import RecordReader, check_identities, make_loader
 from data_pipeline.loader import Loader
-from partial_fc import CenterSGD, PartialFC
 from trainer.agreement import any_rank, first_rank_decides
-from trainer.backbones import build_backbone
-from trainer.checkpoint import Position, Trained, complete_checkpoints, load_newest, read_weights, save_checkpoint
+from trainer.building import build_trained
+from trainer.checkpoint import Position, Trained, complete_checkpoints, load_newest, save_checkpoint
 from trainer.complaint import complain
 from trainer.config import Config
-from trainer.engine import DDPEngine, DeepSpeedEngine, Engine, LossScaler
+from trainer.engine import Engine
 from trainer.errors import ConfigError, ExitCode
 from trainer.growth import Grown, GrowthStoppedError, grow
 from trainer.journal import Journal, forget_after
@@ -27,13 +22,13 @@ from trainer.loop import Plan, TrainingLoop, Watching
 from trainer.memory import keep_freed_memory
 from trainer.metrics import TrainingMetrics, exporter
 from trainer.metrics_so_far import TOTALS, RunTotals
-from trainer.optimizers import backbone_optimizer
 from trainer.own_time import OwnTime
 from trainer.phases import PhaseClock
 from trainer.progress import Progress
 from trainer.pulse import BUILDING, LOADING, OPENING, Pulse
 from trainer.reporting import Reporting
 from trainer.run_checkpoints import RunCheckpoints
+from trainer.run_data import Data, open_data
 from trainer.run_folder import check_run_folder, claim_run_folder
 from trainer.run_identities import RunIdentities
 from trainer.run_verification import RunVerification
@@ -43,17 +38,9 @@ from trainer.step import TrainStep
 from trainer.stopping import StopRequest, stop_on_signals
 from trainer.stragglers import Stragglers
 from trainer.watched_world import watched_world
-from trainer.world import World, prepare_deepspeed
+from trainer.world import World
 
 JOURNAL = "metrics.jsonl"
-
-
-@dataclass(frozen=True)
-class Data:
-    """The training images as this rank reads them."""
-
-    loader: Loader
-    num_identities: int
 
 
 def train(config: Config) -> ExitCode:
@@ -237,59 +224,6 @@ def _say_first(world: World, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def open_data(config: Config, world: World) -> Data:
-    """Open and check the records. Raises DataError for input that cannot be trained on."""
-    reader = RecordReader(config.data.record_files(), skip_bad=config.data.bad_images == "skip")
-    num_identities = config.data.num_identities or reader.num_identities
-    # Reads every record's header: once is enough.
-    first_rank_decides(world, lambda: check_identities(reader, num_identities))
-    loader = make_loader(
-        reader,
-        batch_size=config.data.batch_size,
-        rank=world.rank,
-        world_size=world.world_size,
-        seed=config.run.seed,
-        order=config.data.order,
-        drop_last=config.data.drop_last,
-        decoder=config.data.decoder,
-        device=world.device,
-        image_size=config.data.image_size,
-        augmentation=config.data.build_augmentation(),
-        num_threads=config.data.threads,
-        prefetch=config.data.prefetch,
-        block_images=config.data.block_images,
-        window_blocks=config.data.window_blocks,
-        identities_per_batch=config.data.identities_per_batch,
-        images_per_identity=config.data.images_per_identity,
-        bad_images=config.data.bad_images,
-        max_bad_images=config.data.max_bad_images,
-        wrong_size=config.data.wrong_size,
-    )
-    if config.backbone.normalization == "batch":
-        _check_local_batches(config, loader)
-    return Data(loader, num_identities)
-
-
-def _check_local_batches(config: Config, loader: Loader) -> None:
-    """Raise ConfigError where batch normalisation would see a single image."""
-    pieces = config.train.micro_batches
-    if config.data.batch_size // pieces < 2:
-        raise ConfigError(
-            f"train.micro_batches = {pieces} leaves {config.data.batch_size // pieces} of a rank's "
-            f"{config.data.batch_size} images in a micro-batch, but batch normalisation needs at least 2: make it "
-            "smaller, data.batch_size larger, or choose another backbone.normalization"
-        )
-    largest = -(-loader.smallest_global_batch // loader.world_size)
-    fewest = loader.smallest_batch // min(pieces, max(1, largest))
-    if fewest < 2:
-        cut = "" if pieces == 1 else f", {fewest} of them in a micro-batch"
-        raise ConfigError(
-            f"data.drop_last = false: the last batch of an epoch has {loader.smallest_global_batch} images, so a "
-            f"rank of {loader.world_size} gets {loader.smallest_batch}{cut}, but batch normalisation needs at least 2: "
-            "set data.drop_last = true, change data.batch_size or choose another backbone.normalization"
-        )
-
-
 def make_plan(config: Config, loader: Loader) -> Plan:
     """Length of the run and its learning rate. Raises ConfigError for a warm-up that does not fit."""
     total_steps = config.train.total_steps(len(loader))
@@ -300,58 +234,6 @@ def make_plan(config: Config, loader: Loader) -> Plan:
     except ValueError as error:
         raise ConfigError(str(error)) from None
     return Plan(total_steps, len(loader), schedule)
-
-
-def build_trained(config: Config, num_identities: int, world: World) -> tuple[Trained, Engine]:
-    """Backbone, head and their optimizers, on this rank's device, and the engine that spreads the backbone over the
-    ranks; weights depend on run.seed alone.
-
-    Raises ConfigError for a backbone that cannot be built, compiled or handed to DeepSpeed as configured.
-    """
-    torch.manual_seed(config.run.seed)
-    backbone: nn.Module = build_backbone(
-        config.backbone, image_size=config.data.image_size, read_weights=read_weights
-    ).to(world.device)
-    # From here on ranks draw (dropout) differently, but each the same in every run of this world size.
-    torch.manual_seed(config.run.seed * 1_000_003 + world.rank + 1)
-    head = PartialFC(
-        num_identities,
-        config.backbone.embedding_dim,
-        config.head.build(),
-        tolerance=config.head.tolerance,
-        sample_rate=config.head.sample_rate,
-        device=world.device,
-        seed=config.run.seed,
-    )
-    chosen = config.optimizer
-    center_optimizer = CenterSGD(
-        head, lr=chosen.lr * chosen.center_lr_share, momentum=chosen.momentum, weight_decay=chosen.decay_of_centers
-    )
-    optimizer = backbone_optimizer(chosen, backbone)
-    scaler = LossScaler() if config.backbone.precision == "float16" else None
-    compiled_batch = -(-config.data.batch_size // config.train.micro_batches) if config.train.compile else None
-    if config.train.engine == "deepspeed":
-        prepare_deepspeed(world)
-        deepspeed = DeepSpeedEngine(
-            backbone,
-            optimizer,
-            world,
-            image_size=config.data.image_size,
-            table=config.deepspeed,
-            clip_norm=config.train.clip_norm,
-            compiled_batch=compiled_batch,
-        )
-        return Trained(backbone, optimizer, head, center_optimizer, deepspeed.partitioned), deepspeed
-    engine = DDPEngine(
-        backbone,
-        optimizer,
-        world,
-        image_size=config.data.image_size,
-        clip_norm=config.train.clip_norm,
-        loss_scaler=scaler,
-        compiled_batch=compiled_batch,
-    )
-    return Trained(backbone, optimizer, head, center_optimizer, loss_scaler=scaler), engine
 
 
 def resume(

@@ -12,12 +12,13 @@ from data_pipeline import Properties, RecordWriter, write_properties
 from data_pipeline.identity_names import IdentityNames, read_names
 from data_pipeline.synthetic import synthetic_photo
 from partial_fc import HeadStats
+from trainer.building import build_trained
 from trainer.checkpoint import Position, parts, save_checkpoint
 from trainer.config import Config, config_from
 from trainer.growth import grow, mean_embeddings, row_exchange
+from trainer.run_data import open_data
 from trainer.run_identities import RunIdentities
 from trainer.stopping import StopRequest
-from trainer.training import build_trained, open_data
 from trainer.world import World
 
 DIM, SIZE = 16, 32
