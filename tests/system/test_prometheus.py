@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 from commands import running, torchrun
+from head_statistics import STATS
 from prometheus_client import CollectorRegistry
 from prometheus_server import Prometheus, free_ports, prometheus, wait_for
 from small_faces import make_small_faces, write_run
 
-from partial_fc import HeadStats
 from trainer.metrics import TrainingMetrics, exporter
 from trainer.phases import PHASES
 
@@ -27,19 +27,6 @@ pytestmark = [
 
 BATCH_SIZE = 5  # per rank
 RANKS = 2
-STATS = HeadStats(
-    mode="dense",
-    active_pairs=12,
-    error=0.0,
-    cut=0.015625,
-    loss=-3.0,
-    loss_intra=-5.0,
-    loss_inter=2.0,
-    theta_positive=1.0,
-    theta_negative=1.5,
-    theta_negative_std=0.1,
-    bytes_moved=1000,
-)
 
 
 def served_after_one_step() -> str:

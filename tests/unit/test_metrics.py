@@ -8,29 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from head_statistics import STATS
 from prometheus_client import CollectorRegistry
 
-from partial_fc import HeadStats
 from trainer.errors import ConfigError
 from trainer.journal import Journal, forget_after
 from trainer.metrics import TrainingMetrics, exporter
 from trainer.phases import PhaseClock
 
 pytestmark = pytest.mark.unit
-
-STATS = HeadStats(
-    mode="dense",
-    active_pairs=12,
-    error=0.0,
-    cut=0.015625,
-    loss=-3.0,
-    loss_intra=-5.0,
-    loss_inter=2.0,
-    theta_positive=1.0,
-    theta_negative=1.5,
-    theta_negative_std=0.1,
-    bytes_moved=1000,
-)
 
 
 def record(metrics: TrainingMetrics, step: int) -> None:
