@@ -67,6 +67,8 @@ class Loader:
         self._image_size = image_size
         self._iteration = 0
         self._last_global_batch = 0
+        self._reading: deque[Future[EncodedBatch]] = deque()
+        self._decoding: deque[EncodedBatch] = deque()
 
     @property
     def global_batch(self) -> int:
@@ -88,6 +90,16 @@ class Loader:
     def last_global_batch(self) -> int:
         """Samples over all ranks of the batch handed out last: fewer in a partial one; 0 before the first."""
         return self._last_global_batch
+
+    @property
+    def ahead(self) -> int:
+        """Batches that are read and not handed out yet, being decoded or decoded; any thread may ask."""
+        return len(self._decoding) + sum(batch.done() for batch in list(self._reading))
+
+    @property
+    def most_ahead(self) -> int:
+        """The largest value of ``ahead``."""
+        return 2 * self._prefetch
 
     @property
     def epoch(self) -> int:
@@ -135,6 +147,7 @@ class Loader:
         upcoming = iter(numbers)
         reading: deque[Future[EncodedBatch]] = deque()
         decoding: deque[EncodedBatch] = deque()
+        self._reading, self._decoding = reading, decoding  # for ``ahead``
 
         def fill() -> None:
             # As many batches being read as being decoded: the decoder does not wait for the disk.

@@ -40,6 +40,11 @@ class CenterRows:
         """Not kept: modules cannot be copied, and heads are."""
         return kernels_for(self.tables.weights.device)
 
+    @property
+    def code_bytes(self) -> int:
+        """Memory of the int8 codes, valid or not."""
+        return 0 if self._codes is None else self._codes.numel()
+
     def encode(self) -> None:
         """Make the int8 codes valid, if they are not."""
         tables = self.tables

@@ -1,14 +1,19 @@
-"""The collectives of one head step, for unequal batches, with a count of the bytes they move.
+"""The collectives of one head step, for unequal batches, with a count of the bytes they move and the time they take.
 
 A world of one needs no process group: every function is then the identity.
 Shape letters: W ranks, B this rank's batch, N = sum of B over ranks, M = largest B, D embedding size.
 """
 
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from partial_fc.collective_use import CollectiveUse
 
 ID_BYTES = 8
 
@@ -17,11 +22,17 @@ ID_BYTES = 8
 class Collectives:
     """Collectives over ``group`` (None: the default group if one exists, else a world of one).
 
-    ``bytes_moved`` counts the payload this rank hands to collectives since the last ``reset_count``.
+    ``bytes_moved`` counts the payload this rank hands to collectives since the last ``reset_count``; ``use`` counts
+    payload and seconds by operation since the head was made. ``now`` gives seconds.
     """
 
     group: dist.ProcessGroup | None = None
+    now: Callable[[], float] = time.perf_counter
     bytes_moved: int = field(default=0, init=False)
+    use: CollectiveUse = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.use = CollectiveUse(self.now)
 
     @property
     def world_size(self) -> int:
@@ -42,8 +53,9 @@ class Collectives:
         if self.world_size == 1:
             return [local]
         sizes = torch.empty(self.world_size, dtype=torch.int64, device=device)
-        dist.all_gather_single(sizes, torch.tensor([local], dtype=torch.int64, device=device), group=self.group)
-        self.bytes_moved += ID_BYTES
+        mine = torch.tensor([local], dtype=torch.int64, device=device)
+        with self._counted("all_gather", mine):
+            dist.all_gather_single(sizes, mine, group=self.group)
         return [int(size) for size in sizes.tolist()]
 
     def gather_batch(self, embeddings: Tensor, identities: Tensor, sizes: list[int]) -> tuple[Tensor, Tensor]:
@@ -61,8 +73,8 @@ class Collectives:
         packed[:local, :width] = _plain(embeddings).view(torch.uint8).reshape(local, width)
         packed[:local, width:] = _plain(identities).view(torch.uint8).reshape(local, ID_BYTES)
         gathered = torch.empty(self.world_size * longest, width + ID_BYTES, dtype=torch.uint8, device=packed.device)
-        dist.all_gather_single(gathered, packed, group=self.group)
-        self.bytes_moved += packed.numel()
+        with self._counted("all_gather", packed):
+            dist.all_gather_single(gathered, packed, group=self.group)
         keep = torch.cat([torch.arange(size, device=packed.device) + rank * longest for rank, size in enumerate(sizes)])
         gathered = gathered[keep]
         return (
@@ -79,8 +91,8 @@ class Collectives:
         for block, part in zip(padded, torch.split(values, sizes), strict=True):
             block[: part.shape[0]] = part
         mine = values.new_empty(longest, values.shape[1])
-        dist.reduce_scatter_single(mine, padded.flatten(0, 1), group=self.group)
-        self.bytes_moved += mine.numel() * mine.element_size()
+        with self._counted("reduce_scatter", mine):
+            dist.reduce_scatter_single(mine, padded.flatten(0, 1), group=self.group)
         return mine[: sizes[self.rank]]
 
     def sum(self, values: Tensor) -> Tensor:
@@ -95,9 +107,15 @@ class Collectives:
         if self.world_size == 1:
             return values
         values = values.clone()
-        dist.all_reduce(values, op=operation, group=self.group)
-        self.bytes_moved += values.numel() * values.element_size()
+        with self._counted("all_reduce", values):
+            dist.all_reduce(values, op=operation, group=self.group)
         return values
+
+    def _counted(self, operation: str, payload: Tensor) -> AbstractContextManager[None]:
+        """Count what this rank hands over; of a reduce-scatter, what comes back."""
+        nbytes = payload.numel() * payload.element_size()
+        self.bytes_moved += nbytes
+        return self.use.timed(operation, nbytes, on_device=payload.is_cuda)
 
 
 def _plain(tensor: Tensor) -> Tensor:

@@ -51,6 +51,7 @@ def take_full_step(
         weight * decision.mass_share * sums.dropped_loss / samples,
         sums.angles / sums.negatives if sums.negatives else math.nan,
         sums.angle_squares / sums.negatives if sums.negatives else math.nan,
+        decision.dropped_mass,
     )
     return screened_pass(head, rows, batch, head.loss, decision.level, estimate, with_gradient=with_gradient)
 

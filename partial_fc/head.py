@@ -20,6 +20,7 @@ from partial_fc.initial_centers import initial_centers
 from partial_fc.kept_coefficients import CoefficientKeeper
 from partial_fc.margins import CombinedMargin
 from partial_fc.row_gradient import RowGradient
+from partial_fc.seen_classes import SeenClasses
 from partial_fc.sface import SFace
 from partial_fc.stats import HeadStats
 from partial_fc.tolerance import ToleranceControl
@@ -108,6 +109,7 @@ class PartialFC(nn.Module):
         self.row_gradient: RowGradient | FullGradient | None = None
         self.steps_taken = 0  # optimizer steps: which draw of negatives comes next
         self.stats: HeadStats | None = None
+        self.seen = SeenClasses(self.class_shard, device)
 
     @property
     def stored_centers(self) -> nn.Parameter:
@@ -218,6 +220,7 @@ class PartialFC(nn.Module):
             raise ValueError("the head keeps its centers in float32: convert the backbone alone")
         self.bring_centers_to_now()
         super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]  # torch has no types here
+        self.seen.to(self.stored_centers.device)
         if self.rows is not None and self.rows.tables.weights.data_ptr() != self.stored_centers.data_ptr():
             self.workspace = Workspace(self.stored_centers.device)
             self.keeper = CoefficientKeeper(self.workspace)

@@ -37,6 +37,7 @@ class HeadStep(torch.autograd.Function):
         if sum(sizes) == 0:
             raise ValueError("the global batch is empty: no rank has a sample")
         all_embeddings, all_identities = collectives.gather_batch(embeddings, identities, sizes)
+        head.seen.add(all_identities)
         all_unit, all_inverse = normalize_rows(all_embeddings)
         first = sum(sizes[: collectives.rank])
         here = slice(first, first + len(embeddings))

@@ -23,6 +23,7 @@ class Estimate:
 
     dropped_embedding, dropped_center: squared norms, times N^2, of what is missing in the two gradients.
     dropped_loss: mean over the batch. angle, angle_squares: of negatives, mean of pi/2 - theta and of its square.
+    dropped_mass: sum of the negatives' coefficients that are left out, over that of all.
     """
 
     dropped_embedding: float
@@ -30,6 +31,7 @@ class Estimate:
     dropped_loss: float
     angle: float
     angle_squares: float
+    dropped_mass: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ def stats_of(totals: list[float], step: ScoredStep, head: "PartialFC", *, batch:
         bytes_moved=head.collectives.bytes_moved,
         samples=batch,
         gradient_norm=math.sqrt(squared) if squared >= 0.0 else math.nan,
+        dropped_mass=0.0 if step.estimate is None else step.estimate.dropped_mass,
     )
 
 

@@ -27,6 +27,7 @@ class HeadStats(Mapping[str, Any]):
     bytes_moved: int  # payload this rank handed to collectives
     samples: int = 0  # N of the global batch
     gradient_norm: float = 0.0  # of the embeddings' gradient, over the global batch; 0 where nothing needs it
+    dropped_mass: float = 0.0  # estimated share of the negatives' coefficients that the cut leaves out
 
     def __getitem__(self, key: str) -> Any:
         if key not in self.__dataclass_fields__:
@@ -77,4 +78,5 @@ def combined_stats(parts: Sequence[HeadStats]) -> HeadStats:
         bytes_moved=sum(part.bytes_moved for part in parts),
         samples=samples,
         gradient_norm=norm,
+        dropped_mass=mean([part.dropped_mass for part in parts]),
     )

@@ -36,7 +36,8 @@ NEXT_LEVELS = torch.arange(LEVELS) + 4  # two octaves below the cut lie the pair
 class Decision:
     """What a step does. level: of the cut. dropped_embedding, dropped_center: estimated squared norms of what is lost.
 
-    mass_share: mass that the chosen level drops over what the measured one does.
+    mass_share: mass that the chosen level drops over what the measured one does. dropped_mass: over that of all
+    negatives, by the running means.
     """
 
     mode: str
@@ -44,6 +45,7 @@ class Decision:
     dropped_embedding: float
     dropped_center: float
     mass_share: float
+    dropped_mass: float = 0.0
 
 
 @dataclass
@@ -112,8 +114,14 @@ class ToleranceControl:
         if level >= LEVELS or scored > limit:
             return Decision("dense", min(max(level, 1), LEVELS - 1), 0.0, 0.0, 0.0)
         level = max(level, 1)
+        all_mass = float(below[0, 1])
         return Decision(
-            "screened", level, float(embedding[level]), float(center[level]), math.sqrt(float(share[level]))
+            "screened",
+            level,
+            float(embedding[level]),
+            float(center[level]),
+            math.sqrt(float(share[level])),
+            float(below[level, 1]) / all_mass if all_mass > 0.0 else 0.0,
         )
 
     def state(self) -> dict[str, Any]:

@@ -23,6 +23,11 @@ class Workspace:
             self._buffers[name] = buffer
         return buffer[:wanted].view(shape)
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of all names together."""
+        return sum(buffer.numel() * buffer.element_size() for buffer in list(self._buffers.values()))
+
     def drop(self, name: str) -> None:
         """Give the memory of ``name`` back."""
         self._buffers.pop(name, None)

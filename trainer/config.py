@@ -93,7 +93,10 @@ class MetricsConfig(_Table):
     """The Prometheus exporter: rank r of a machine listens on port + local rank."""
 
     port: Annotated[int, Field(ge=1, le=65000)] | None = None  # None: no exporter
-    address: str = "0.0.0.0"
+    address: str = "127.0.0.1"  # "0.0.0.0" for a Prometheus on another machine
+    port_in_use: Literal["error", "next"] = "error"  # next: try further ones, as many apart as ranks on the machine
+    job: str | None = None  # label of all series; None: name of the run's folder
+    unhealthy_after: Annotated[float, Field(gt=1)] = 10.0  # no step for so many times the median of the last ones
 
 
 class LogConfig(_Table):

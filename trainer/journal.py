@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.pending_file import PendingFile
-from partial_fc import HeadStats
+from partial_fc import QUANTILES, AngleSurvey, HeadStats
 from trainer.checkpoint import Passed
 from trainer.engine import Outcome
 from trainer.line_file import LineFile
@@ -110,11 +110,12 @@ class Journal:
         learning_rate: float,
         skipped_records: Mapping[str, int] | None = None,
         passed: Passed | None = None,
+        angles: AngleSurvey | None = None,
     ) -> dict[str, Any]:
         """Append the averages since the last line and return them; samples: all that the run has seen.
 
         skipped_records: bad images that this rank has replaced, by reason. passed: steps that were not taken since the
-        run began.
+        run began. angles: of the last step's batch.
         """
         assert self._last is not None, "a line needs at least one step"
         line: dict[str, Any] = {"time": time, "step": step, "epoch": epoch, "samples": samples}
@@ -132,6 +133,12 @@ class Journal:
             "overflow_steps": passed.overflow if passed else 0,
             "phase_seconds": {phase: seconds / self._steps for phase, seconds in self._phases.items()},
         }
+        if angles is not None:
+            line["embedding_norm"] = _number(angles.embedding_norm)
+            for pair, values in (("positive", angles.positive), ("negative", angles.negative)):
+                line[f"theta_{pair}_quantiles"] = {
+                    str(share): _number(value) for share, value in zip(QUANTILES, values, strict=True)
+                }
         line |= self._constants
         if self._file is not None:
             self._file.append(json.dumps(line))

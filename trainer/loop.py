@@ -11,6 +11,7 @@ from trainer.checkpoint import Position, Score, Trained
 from trainer.config import Config
 from trainer.engine import Engine
 from trainer.errors import ExitCode
+from trainer.metrics.recent import RecentSteps
 from trainer.metrics_so_far import JOURNAL, TOTALS, RunTotals
 from trainer.non_finite import NonFiniteError, NonFiniteGuard, what_is_wrong
 from trainer.own_time import OwnTime
@@ -33,6 +34,7 @@ class Watching:
     pulse: Pulse
     own_time: OwnTime
     stragglers: Stragglers
+    recent: RecentSteps
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,12 @@ class TrainingLoop:
 
     def _take_step(self, batch: Batch) -> None:
         learning_rate = self._plan.learning_rate(self._step)
-        result = self._train_step(batch, learning_rate, global_batch=self._loader.last_global_batch)
+        result = self._train_step(
+            batch,
+            learning_rate,
+            global_batch=self._loader.last_global_batch,
+            survey=self._is_told(self._step + 1),
+        )
         self._step += 1
         self._samples += self._loader.last_global_batch
         self._step_phase = STEP
@@ -140,6 +147,10 @@ class TrainingLoop:
         self._account(batch, result, learning_rate, step_seconds, phase_seconds)
         if goes_back:
             self._go_back()
+
+    def _is_told(self, step: int) -> bool:
+        """Whether a line of metrics.jsonl ends with this step."""
+        return step % self._config.log.every_steps == 0 or step == self._plan.total_steps
 
     def _account(
         self,
@@ -161,6 +172,15 @@ class TrainingLoop:
             phase_seconds=phase_seconds,
             outcome=result.outcome,
         )
+        if result.angles is not None:
+            to.metrics.record_angles(result.angles)
+        self._watching.recent.add(
+            self._step,
+            seconds=step_seconds,
+            data_seconds=phase_seconds["data"],
+            head_seconds=phase_seconds["head"],
+            samples=len(batch.identities),
+        )
         self._skipped_images.update()
         self._totals.add_step(local_samples=len(batch.identities), seconds=step_seconds, mode=result.stats.mode)
         self._totals.skipped_records = self._skipped_images.counts
@@ -174,7 +194,7 @@ class TrainingLoop:
         )
         if not result.outcome.applied:
             self._tell_of_a_step_passed_over(result)
-        if self._step % self._config.log.every_steps == 0 or self._step == self._plan.total_steps:
+        if self._is_told(self._step):
             line = to.journal.write(
                 time=time.time(),
                 step=self._step,
@@ -183,6 +203,7 @@ class TrainingLoop:
                 learning_rate=learning_rate,
                 skipped_records=self._skipped_images.counts,
                 passed=self._trained.passed,
+                angles=result.angles,
             )
             self._tell_of_journal()
             to.log.info("step", **{key: value for key, value in line.items() if key != "time"})
@@ -244,7 +265,7 @@ class TrainingLoop:
         self._watching.pulse.enter(EVALUATING, self._step)
         results = self._verification.run(self._engine.to_evaluate(), self._step, self._stop_is_agreed)
         for result in results:
-            self._reporting.metrics.accuracy.labels(result.name).set(result.accuracy_mean)
+            self._reporting.metrics.record_verification(result)
             self._reporting.log.info(
                 "verification", step=self._step, pairs=result.name, accuracy=result.accuracy_mean, auc=result.auc
             )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from data_pipeline import Batch
-from partial_fc import CenterSGD, HeadStats, PartialFC, combined_stats
+from partial_fc import AngleSurvey, CenterSGD, HeadStats, PartialFC, combined_stats, survey_angles
 from trainer.buffers import BufferKeeper
 from trainer.engine import Engine, Outcome
 from trainer.phases import PhaseClock
@@ -19,10 +19,13 @@ from trainer.world import World
 
 @dataclass(frozen=True)
 class StepResult:
-    """stats: of the head, over the whole global batch. outcome: whether weights and centers moved."""
+    """stats: of the head, over the whole global batch. outcome: whether weights and centers moved. angles: of the last
+    micro-batch, before the update, where they were asked for.
+    """
 
     stats: HeadStats
     outcome: Outcome
+    angles: AngleSurvey | None = None
 
 
 class TrainStep:
@@ -57,8 +60,11 @@ class TrainStep:
         self._center_lr_share = center_lr_share
         self._buffers = BufferKeeper(backbone)
 
-    def __call__(self, batch: Batch, learning_rate: float, *, global_batch: int) -> StepResult:
-        """Train on one batch, cut from ``global_batch`` = N images as evenly as the loader does it."""
+    def __call__(self, batch: Batch, learning_rate: float, *, global_batch: int, survey: bool = False) -> StepResult:
+        """Train on one batch, cut from ``global_batch`` = N images as evenly as the loader does it.
+
+        survey: also measure how the angles are distributed; the same on all ranks.
+        """
         clock = self._clock
         with clock.phase("data"):
             images = batch.images.to(self._world.device, non_blocking=True)
@@ -69,8 +75,13 @@ class TrainStep:
             self._buffers.keep()
         control = self._head.control.state()
         parts: list[HeadStats] = []
+        angles: AngleSurvey | None = None
         for place, piece in enumerate(zip(images.tensor_split(pieces), identities.tensor_split(pieces), strict=True)):
-            parts.append(self._pass(*piece, parts, last=place == pieces - 1, global_batch=global_batch))
+            last = place == pieces - 1
+            stats, embeddings = self._pass(*piece, parts, last=last, global_batch=global_batch)
+            parts.append(stats)
+            if last and survey:
+                angles = survey_angles(self._head, embeddings, piece[1])
         with clock.phase("optimizer"):
             outcome = self._engine.update(learning_rate, loss_finite=_finite(parts))
             if outcome.applied:
@@ -81,12 +92,12 @@ class TrainStep:
                 self._buffers.put_back()
                 self._head.control.load_state(control)
             self._center_optimizer.zero_grad()
-        return StepResult(combined_stats(parts), outcome)
+        return StepResult(combined_stats(parts), outcome, angles)
 
     def _pass(
         self, images: Tensor, identities: Tensor, before: Sequence[HeadStats], *, last: bool, global_batch: int
-    ) -> HeadStats:
-        """Forward and backward of one micro-batch; ``before``: the statistics of earlier ones."""
+    ) -> tuple[HeadStats, Tensor]:
+        """Forward and backward of one micro-batch; ``before``: the statistics of earlier ones. Also its embeddings."""
         clock = self._clock
         with self._engine.micro_batch(last=last):
             with clock.phase("forward"):
@@ -102,7 +113,7 @@ class TrainStep:
                 loss = loss * (stats.samples / global_batch)
             with clock.phase("backward"):
                 self._engine.backward(loss)
-        return stats
+        return stats, embeddings.detach()
 
 
 def _finite(parts: Sequence[HeadStats]) -> bool:

@@ -3,6 +3,7 @@
 import sys
 import time
 from contextlib import ExitStack
+from importlib.metadata import version
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
@@ -20,7 +21,9 @@ from trainer.journal import Journal, forget_after
 from trainer.logs import rank_log
 from trainer.loop import Plan, TrainingLoop, Watching
 from trainer.memory import keep_freed_memory
-from trainer.metrics import TrainingMetrics, exporter
+from trainer.metrics import Health, LiveMetrics, TrainingMetrics, exporter
+from trainer.metrics.head_speed import bare_flops
+from trainer.metrics.recent import RecentSteps
 from trainer.metrics_so_far import TOTALS, RunTotals
 from trainer.own_time import OwnTime
 from trainer.phases import PhaseClock
@@ -31,6 +34,7 @@ from trainer.run_checkpoints import RunCheckpoints
 from trainer.run_data import Data, open_data
 from trainer.run_folder import check_run_folder, claim_run_folder
 from trainer.run_identities import RunIdentities
+from trainer.run_starts import note_start
 from trainer.run_verification import RunVerification
 from trainer.schedule import learning_rate_schedule
 from trainer.skipped_images import SkippedImages
@@ -79,8 +83,24 @@ def train(config: Config) -> ExitCode:
         trained, engine = build_trained(config, data.num_identities, world)
         registry = CollectorRegistry()
         metrics = TrainingMetrics(registry)
+        recent = RecentSteps(time.monotonic)
+        health = Health(
+            pulse,
+            recent,
+            factor=config.metrics.unhealthy_after,
+            pause_seconds=config.failure.stall_seconds,
+        )
         stack.enter_context(
-            exporter(registry, address=config.metrics.address, port=config.metrics.port, local_rank=world.local_rank)
+            exporter(
+                registry,
+                address=config.metrics.address,
+                port=config.metrics.port,
+                local_rank=world.local_rank,
+                labels={"job": config.metrics.job or config.run.output.name, "rank": str(world.rank)},
+                health=health.judge,
+                port_in_use=config.metrics.port_in_use,
+                local_world_size=world.local_world_size,
+            )
         )
         if any_rank(world, stop.asked):
             return _stopped_early()
@@ -107,9 +127,29 @@ def train(config: Config) -> ExitCode:
             "num_classes": str(data.num_identities),
             "num_images": str(len(data.loader.reader)),
             "device": str(world.device),
+            "engine": config.train.engine,
+            "loss": config.head.loss,
+            "version": version("pfc"),
         }
         metrics.describe_run(facts)
         metrics.target_steps.set(plan.total_steps)
+        metrics.checkpoint_interval.set(config.checkpoint.every_steps)
+        restarts = first_rank_decides(world, lambda: note_start(run_folder, position.step, world.world_size)) - 1
+        metrics.restarts.set(restarts)
+        recent.last_step = position.step
+        if config.metrics.port is not None:
+            LiveMetrics(
+                recent=recent,
+                health=health,
+                head=trained.head,
+                center_optimizer=trained.center_optimizer,
+                loader=data.loader,
+                total_steps=plan.total_steps,
+                bare_flops=bare_flops(
+                    len(trained.head.class_shard), trained.head.embedding_dim, data.loader.global_batch, world.device
+                ),
+                registry=registry,
+            )
         for damage in damages:
             log.warning("damaged checkpoint", reason=damage)
         log.info("started", step=position.step, total_steps=plan.total_steps, **facts)
@@ -169,6 +209,7 @@ def train(config: Config) -> ExitCode:
                         say=progress.say,
                         name=watchdog.name_of,
                     ),
+                    recent,
                 ),
                 stop=stop,
                 position=position,

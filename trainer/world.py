@@ -29,6 +29,7 @@ class World:
     world_size: int
     local_rank: int
     device: torch.device
+    local_world_size: int = 1  # ranks on this machine
 
     @property
     def is_first(self) -> bool:
@@ -132,7 +133,10 @@ def launched_world(device_name: str, *, expected_size: int | None, environment: 
             f"run.world_size is {expected_size}, the launcher started {world_size}: "
             f"use torchrun --nproc-per-node {expected_size}, or change run.world_size"
         )
-    return World(rank, world_size, local_rank, choose_device(device_name, local_rank))
+    # Not every launcher says it; then all ranks are taken to be here.
+    here = environment.get("LOCAL_WORLD_SIZE", "")
+    local_world_size = int(here) if here.isdecimal() and int(here) > local_rank else world_size
+    return World(rank, world_size, local_rank, choose_device(device_name, local_rank), local_world_size)
 
 
 @contextmanager

@@ -1,17 +1,14 @@
-"""Prometheus metrics of a training rank; the registry is injected, one exporter per rank."""
+"""Prometheus metrics that the training sets as it goes on; the registry is injected."""
 
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from wsgiref.simple_server import WSGIServer
+from collections.abc import Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from data_pipeline.errors import REASONS
-from partial_fc import HeadStats
+from partial_fc import QUANTILES, AngleSurvey, HeadStats
 from trainer.checkpoint.errors import REASONS as CHECKPOINT_REASONS
 from trainer.engine import Outcome
-from trainer.errors import ConfigError
+from trainer.evaluation import VerificationResult
 from trainer.metrics_so_far import RunTotals
 
 CHECKPOINT_BUCKETS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
@@ -31,10 +28,29 @@ class TrainingMetrics:
         self.angle = Gauge(
             "pfc_angle_radians", "Mean angle between embeddings and class centers.", ["pair"], registry=registry
         )
+        self.angle_quantile = Gauge(
+            "pfc_angle_quantile_radians",
+            "Quantiles of the angles between embeddings and class centers, measured every few steps.",
+            ["pair", "quantile"],
+            registry=registry,
+        )
+        self.embedding_norm = Gauge(
+            "pfc_embedding_norm", "Mean length of the embeddings, measured every few steps.", registry=registry
+        )
         self.active_pairs = Gauge("pfc_active_pairs", "Active negatives of the last global batch.", registry=registry)
         self.cut = Gauge("pfc_gradient_cut", "Coefficient from which a negative is active.", registry=registry)
         self.gradient_error = Gauge(
             "pfc_gradient_error_ratio", "Estimated relative error of the batch's gradient.", registry=registry
+        )
+        self.dropped_mass = Gauge(
+            "pfc_dropped_mass_ratio",
+            "Estimated share of the negatives' coefficients that the cut leaves out.",
+            registry=registry,
+        )
+        self.embedding_gradient_norm = Gauge(
+            "pfc_embedding_gradient_norm",
+            "Norm of the loss's gradient by the global batch's embeddings.",
+            registry=registry,
         )
         self.gradient_norm = Gauge(
             "pfc_gradient_norm", "Norm of the backbone's gradient over all ranks, before clipping.", registry=registry
@@ -69,6 +85,12 @@ class TrainingMetrics:
         self.accuracy = Gauge(
             "pfc_verification_accuracy_ratio", "10-fold verification accuracy.", ["pairs"], registry=registry
         )
+        self.tar = Gauge(
+            "pfc_verification_tar_ratio",
+            "Share of same pairs that are accepted at a false accept rate.",
+            ["pairs", "far"],
+            registry=registry,
+        )
         self.checkpoint_seconds = Histogram(
             "pfc_checkpoint_seconds",
             "From the request for a checkpoint until it is complete.",
@@ -97,6 +119,9 @@ class TrainingMetrics:
         )
         for why in CHECKPOINT_REASONS:
             self.checkpoint_failures.labels(why)
+        self.checkpoint_interval = Gauge(
+            "pfc_checkpoint_interval_steps", "Steps between checkpoints; 0: none are due.", registry=registry
+        )
         self.last_checkpoint_step = Gauge(
             "pfc_last_checkpoint_step", "Step of the newest complete checkpoint.", registry=registry
         )
@@ -111,6 +136,9 @@ class TrainingMetrics:
             "Bad images that this rank's part of the run replaced, by reason.",
             ["reason"],
             registry=registry,
+        )
+        self.restarts = Gauge(
+            "pfc_run_restarts", "How often the run was started again since it was begun.", registry=registry
         )
         self.run = Info("pfc_run", "What runs here.", registry=registry)
 
@@ -152,8 +180,24 @@ class TrainingMetrics:
         self.active_pairs.set(stats.active_pairs)
         self.cut.set(stats.cut)
         self.gradient_error.set(stats.error)
+        self.dropped_mass.set(stats.dropped_mass)
+        self.embedding_gradient_norm.set(stats.gradient_norm)
         self.head_steps.labels(stats.mode).inc()
         self.collective_bytes.inc(stats.bytes_moved)
+
+    def record_angles(self, survey: AngleSurvey) -> None:
+        """Take over how the angles of a batch are distributed."""
+        for pair, values in (("positive", survey.positive), ("negative", survey.negative)):
+            for quantile, value in zip(QUANTILES, values, strict=True):
+                self.angle_quantile.labels(pair, quantile).set(value)
+        self.embedding_norm.set(survey.embedding_norm)
+
+    def record_verification(self, result: VerificationResult) -> None:
+        """Take over the result of one pair set; rates that it is too small to measure stay absent."""
+        self.accuracy.labels(result.name).set(result.accuracy_mean)
+        for far, rate in result.tar_at_far.items():
+            if rate is not None:
+                self.tar.labels(result.name, far).set(rate)
 
     def record_totals(self, totals: RunTotals) -> None:
         """Take over what the run has counted so far."""
@@ -173,32 +217,3 @@ class TrainingMetrics:
         self.checkpoint_bytes.set(nbytes)
         self.checkpoint_time.set(written)
         self.last_checkpoint_step.set(step)
-
-
-@contextmanager
-def exporter(registry: CollectorRegistry, *, address: str, port: int | None, local_rank: int) -> Iterator[int | None]:
-    """Serve ``registry`` on ``port + local_rank`` within the block; yields that port, or None without one.
-
-    Raises ConfigError when the port is taken.
-    """
-    if port is None:
-        yield None
-        return
-    ProcessCollector(registry=registry)
-    try:
-        server, thread = start_http_server(port + local_rank, addr=address, registry=registry)
-    except OSError as error:
-        raise ConfigError(
-            f"metrics.port {port} + local rank {local_rank}: {address}:{port + local_rank} cannot be opened "
-            f"({error.strerror}); choose another metrics.port"
-        ) from None
-    try:
-        yield port + local_rank
-    finally:
-        _stop(server, thread)
-
-
-def _stop(server: WSGIServer, thread: threading.Thread) -> None:
-    server.shutdown()
-    server.server_close()
-    thread.join(timeout=5)
