@@ -3,6 +3,7 @@
 from partial_fc.angle_survey import QUANTILES, AngleSurvey, survey_angles
 from partial_fc.center_sgd import CenterSGD
 from partial_fc.class_shard import ClassShard, class_shard, partition
+from partial_fc.collective_use import CollectiveUse
 from partial_fc.gradient_scale import scale_gradient
 from partial_fc.head import PartialFC
 from partial_fc.margins import ArcFace, CombinedMargin, CosFace
@@ -18,6 +19,7 @@ __all__ = [
     "ArcFace",
     "CenterSGD",
     "ClassShard",
+    "CollectiveUse",
     "CombinedMargin",
     "CosFace",
     "HeadStats",

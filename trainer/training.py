@@ -144,6 +144,7 @@ def train(config: Config) -> ExitCode:
                 head=trained.head,
                 center_optimizer=trained.center_optimizer,
                 loader=data.loader,
+                engine=engine,
                 total_steps=plan.total_steps,
                 bare_flops=bare_flops(
                     len(trained.head.class_shard), trained.head.embedding_dim, data.loader.global_batch, world.device

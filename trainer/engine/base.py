@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from partial_fc import CollectiveUse
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -35,6 +37,8 @@ class Engine(ABC):
     and then ``engine.update(learning_rate, ...)``. Losses of micro-batches add up, each weighted by its caller, and so
     do the ranks' gradients: see :mod:`partial_fc.gradient_scale`. All ranks call everything together.
     """
+
+    collectives: CollectiveUse | None = None  # what the exchange of gradients costs, where the engine can tell
 
     @abstractmethod
     def micro_batch(self, *, last: bool) -> AbstractContextManager[object]:

@@ -13,17 +13,41 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from partial_fc import CollectiveUse
 from trainer.world import World
 
-
-def _sum_over_ranks(_: Any, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:  # type: ignore[name-defined]  # DDP checks it
-    work = dist.all_reduce(bucket.buffer(), async_op=True)
-    summed: torch.futures.Future[Tensor] = work.get_future().then(lambda future: future.value()[0])
-    return summed
+GRADIENTS = "gradient_all_reduce"
 
 
-def data_parallel(backbone: nn.Module, world: World, *, image_size: int, settling_batch: int = 2) -> nn.Module:
-    """Wrap ``backbone`` for this world; the module itself in a world of one.
+def gradient_use() -> CollectiveUse:
+    """Nothing exchanged yet."""
+    return CollectiveUse(operations=[GRADIENTS])
+
+
+def _sum_over_ranks(use: CollectiveUse, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:  # type: ignore[name-defined]  # DDP checks it
+    buffer = bucket.buffer()
+    nbytes, on_device, began = buffer.numel() * buffer.element_size(), buffer.is_cuda, use.now()
+
+    def ended(future: Any) -> Tensor:
+        # Beside the backward pass, so seconds on the way, not seconds lost; a GPU's host cannot tell them.
+        use.add(GRADIENTS, nbytes, 0.0 if on_device else use.now() - began)
+        summed: Tensor = future.value()[0]
+        return summed
+
+    work = dist.all_reduce(buffer, async_op=True)
+    future: torch.futures.Future[Tensor] = work.get_future().then(ended)
+    return future
+
+
+def data_parallel(
+    backbone: nn.Module,
+    world: World,
+    *,
+    image_size: int,
+    settling_batch: int = 2,
+    use: CollectiveUse | None = None,
+) -> nn.Module:
+    """Wrap ``backbone`` for this world; the module itself in a world of one. use: counts the exchange of gradients.
 
     Throw-away passes over ``settling_batch`` images run first: DDP reorders its gradient buckets after the first
     backward, and an all-reduce over three or more ranks rounds differently in another order, so without them a resumed
@@ -38,9 +62,11 @@ def data_parallel(backbone: nn.Module, world: World, *, image_size: int, settlin
         # Rank 0's buffers are the run's, see share_buffers: sent before every forward they would only cost a wait.
         forward_sync_buffers=False,
     )
-    wrapped.register_comm_hook(None, _sum_over_ranks)
+    use = use or gradient_use()
+    wrapped.register_comm_hook(use, _sum_over_ranks)
     # The reordering happens at the start of the second forward.
     throw_away_passes(wrapped, world.device, image_size=image_size, batch=settling_batch, passes=2)
+    use.forget()
     return wrapped
 
 

@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 from partial_fc import scale_gradient
 from trainer.engine.base import Engine, Outcome
 from trainer.engine.compiling import compiled, compiler_errors
-from trainer.engine.data_parallel import data_parallel, throw_away_passes
+from trainer.engine.data_parallel import data_parallel, gradient_use, throw_away_passes
 from trainer.engine.gradient import agreed_norm, clip_factor, gradients_of, scale_gradients
 from trainer.engine.loss_scale import LossScaler
 from trainer.world import World
@@ -41,12 +41,15 @@ class DDPEngine(Engine):
         self._clip_norm = clip_norm
         self._scaler = loss_scaler
         self._parameters = list(backbone.parameters())
+        self.collectives = gradient_use()
         if compiled_batch is None:
-            self._network = data_parallel(backbone, world, image_size=image_size)
+            self._network = data_parallel(backbone, world, image_size=image_size, use=self.collectives)
             return
         with compiler_errors():
             network = compiled(backbone)
-            self._network = data_parallel(network, world, image_size=image_size, settling_batch=compiled_batch)
+            self._network = data_parallel(
+                network, world, image_size=image_size, settling_batch=compiled_batch, use=self.collectives
+            )
             if world.world_size == 1:
                 throw_away_passes(network, world.device, image_size=image_size, batch=compiled_batch, passes=1)
 

@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from data_pipeline import Loader
 from partial_fc import CenterSGD, PartialFC, memory_use
 from trainer.available_memory import available_bytes
+from trainer.engine import Engine
 from trainer.metrics.head_speed import product_flop
 from trainer.metrics.health import Health
 from trainer.metrics.recent import RecentSteps
@@ -32,6 +33,7 @@ class LiveMetrics(Collector):
         head: PartialFC,
         center_optimizer: CenterSGD,
         loader: Loader,
+        engine: Engine,
         total_steps: int,
         bare_flops: float,
         registry: CollectorRegistry,
@@ -41,6 +43,7 @@ class LiveMetrics(Collector):
         self._head = head
         self._center_optimizer = center_optimizer
         self._loader = loader
+        self._engine = engine
         self._total_steps = total_steps
         self._bare_flops = bare_flops
         registry.register(self)
@@ -56,14 +59,15 @@ class LiveMetrics(Collector):
             "pfc_memory_bytes", "Memory of this rank, by what it is for; of the whole machine: host_available.",
             "kind", self._memory(), GaugeMetricFamily,
         )  # fmt: skip
-        use = self._head.collectives.use
+        uses = [use for use in (self._head.collectives.use, self._engine.collectives) if use is not None]
         yield _labelled(
-            "pfc_collective_bytes", "Payload that this rank's head handed to collectives.",
-            "operation", use.nbytes, CounterMetricFamily,
+            "pfc_collective_bytes", "Payload that this rank handed to collectives of the head, and for its gradients.",
+            "operation", {key: value for use in uses for key, value in use.nbytes.items()}, CounterMetricFamily,
         )  # fmt: skip
         yield _labelled(
-            "pfc_collective_seconds", "Time in the head's collectives, waits for other ranks included.",
-            "operation", use.seconds, CounterMetricFamily,
+            "pfc_collective_seconds",
+            "Time of these, waits for other ranks included; gradients are on their way beside the backward pass.",
+            "operation", {key: value for use in uses for key, value in use.seconds.items()}, CounterMetricFamily,
         )  # fmt: skip
         yield GaugeMetricFamily(
             "pfc_unseen_classes", "Classes of this rank's shard that had no sample yet.", self._head.seen.unseen
