@@ -47,10 +47,10 @@ def test_a_run_that_moves_equals_the_run_that_stays(loss: str, stages: Stages, t
         assert {rank[loss]["begin"] for rank in ranks} == {stage * EACH}
     limit = 1e-8 if loss in EXACT else 1e-4
     last = [rank[loss] for rank in stages[len(MOVES) - 1]]
-    for name in ("centers", "centers_next", "backbone", "backbone_next"):
-        found = torch.cat([rank[name] for rank in last]) if name.startswith("centers") else last[0][name]
+    for name in ("centers", "centers_next", "momentum", "backbone", "backbone_next"):
+        found = last[0][name] if name.startswith("backbone") else torch.cat([rank[name] for rank in last])
         assert found.dtype == (torch.float64 if loss in EXACT else torch.float32)
-        moved = whole[name] if name.endswith("next") else whole[name] - begun[name]
+        moved = whole[name] - begun[name] if name in ("centers", "backbone") else whole[name]
         assert (found - whole[name]).norm() < limit * moved.norm(), name
     assert torch.equal(last[0]["backbone"], last[1]["backbone"])
 

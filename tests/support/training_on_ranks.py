@@ -83,6 +83,7 @@ def continue_run(rank: int, world_size: int, folder: Path, loss: str, steps: int
     saver = CheckpointSaver(folder, config=config, world=world, retention=Retention(9))
     saver.save(trained, after)
     found = {"centers": trained.head.centers.detach().clone(), "backbone": flat(trained)}
+    found["momentum"] = center_momentum(trained)  # after the centers were read: all rows are at now
     # One step more, for momentum: it is nine tenths of where everything goes. The checkpoint is written meanwhile.
     train_steps(trained, world, range(begin + steps, begin + steps + 1))
     found |= {
@@ -92,6 +93,15 @@ def continue_run(rank: int, world_size: int, folder: Path, loss: str, steps: int
     (outcome,) = saver.wait()
     assert outcome.error is None, outcome.error
     return found | {"begin": begin, "damages": damages, "modes": modes, "drawn": drawn}
+
+
+def center_momentum(trained: Trained) -> torch.Tensor:
+    """[R, D], torch.optim.SGD's momentum buffer of this rank's centers; all 0 before the first step."""
+    head = trained.head
+    if head.rows is not None:
+        return head.rows.momentum(0, len(head.class_shard))
+    found = trained.center_optimizer.state[head.stored_centers].get("momentum_buffer")
+    return torch.zeros_like(head.stored_centers) if found is None else found.clone()
 
 
 def flat(trained: Trained) -> torch.Tensor:
