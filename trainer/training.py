@@ -1,5 +1,6 @@
 """A whole training run, assembled from its configuration."""
 
+import os
 import sys
 import time
 from contextlib import ExitStack
@@ -112,7 +113,10 @@ def train(config: Config) -> ExitCode:
         metrics.target_steps.set(plan.total_steps)
         for damage in damages:
             log.warning("damaged checkpoint", reason=damage)
-        log.info("started", step=position.step, total_steps=plan.total_steps, **facts)
+        log.info(
+            "started", step=position.step, total_steps=plan.total_steps, pid=os.getpid(),
+            start_seconds=pulse.start_seconds(), **facts,
+        )  # fmt: skip
         own_time = OwnTime(trained.backbone, world.device, time.perf_counter)
 
         def entered(part: str) -> None:
