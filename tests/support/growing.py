@@ -15,7 +15,7 @@ from partial_fc import HeadStats
 from trainer.building import build_trained
 from trainer.checkpoint import Position, parts, save_checkpoint
 from trainer.config import Config, config_from
-from trainer.growth import grow, mean_embeddings, row_exchange
+from trainer.growth import Growth, mean_embeddings, row_exchange
 from trainer.run_data import open_data
 from trainer.run_identities import RunIdentities
 from trainer.stopping import StopRequest
@@ -132,16 +132,15 @@ def grown_run(rank: int, world_size: int, folder: Path, records: Path, growth: d
         table = {"from": str(folder / head), "batch_size": 4} | growth
         config = config_for(folder / "grown", records, head, world_size, growth=table)
         data = open_data(config, world)
-        trained, engine = build_trained(config, data.num_identities, world)
+        growing = Growth.open(config, world)
+        trained, engine = build_trained(config, data.num_identities, world, check=growing.check)
         reader = data.loader.reader
         names = read_names(records / "identities.tsv", num_identities=data.num_identities)
-        grown = grow(
-            config,
+        grown = growing.carry_out(
             trained,
             reader,
             network=engine.to_evaluate,
             names=lambda: names,  # noqa: B023  # asked at once
-            world=world,
             stop=StopRequest(),
             say=told.append,
         )
