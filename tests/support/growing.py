@@ -1,6 +1,6 @@
 """An old run on a few people, and new ones grown from it, on any number of ranks; images and backbone are real."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -92,13 +92,15 @@ def small_buffers(put: Callable[[Any, str, Any], None] = setattr) -> None:
     put(mean_embeddings, "BUFFER_BYTES", 2 * 4 * 8 * DIM)
 
 
-def old_run(rank: int, world_size: int, folder: Path, records: Path) -> dict[str, Any]:
+def old_run(
+    rank: int, world_size: int, folder: Path, records: Path, heads: Sequence[str] = tuple(HEADS), **tables: Any
+) -> dict[str, Any]:
     """Train each kind of head for a few steps and save; the centers and momentum of this rank, current."""
     small_buffers()
     world = World(rank, world_size, rank, torch.device("cpu"))
     found = {}
-    for head in HEADS:
-        config = config_for(folder / head, records, head, world_size)
+    for head in heads:
+        config = config_for(folder / head, records, head, world_size, **tables)
         data = open_data(config, world)
         identities = RunIdentities(data.loader.reader, data.num_identities, config.run.output)
         resolved = {"identities_sha256": identities.settle(None)}
@@ -118,6 +120,7 @@ def old_run(rank: int, world_size: int, folder: Path, records: Path) -> dict[str
         if world.is_first:
             identities.keep()
         found[head] = current(trained)
+        engine.close()
     return found
 
 
