@@ -34,7 +34,7 @@ STAGES = (2, 3)  # 0 and 1 differ in how weights are updated, not in what the ne
 
 @dataclass(frozen=True)
 class Trained:
-    """weights: whole, after each step; all else is of each step, too. bucket: what DeepSpeed has made of its own key."""
+    """weights: whole, after each step; all else of each step, too. bucket: what DeepSpeed has made of its own key."""
 
     begun: dict[str, Tensor]
     weights: list[dict[str, Tensor]]
