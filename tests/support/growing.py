@@ -113,7 +113,7 @@ def old_run(
                 engine.update(0.05, loss_finite=True)
                 trained.center_optimizer.step()
                 trained.center_optimizer.zero_grad()
-        config.run.output.mkdir(exist_ok=True)
+        config.run.output.mkdir(parents=True, exist_ok=True)
         save_checkpoint(
             config.run.output, trained, Position(9, 54, data.loader.state_dict()), config=config, world=world, keep=2
         )
