@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from backbones_by_engine import BACKBONES, BUCKET, STAGES, Trained, by_engine
+from backbones_by_engine import BACKBONES, BUCKET, CASES, STAGES, Trained, by_engine
 from engine_training import difference, flat
 from gang import run_gang
 
@@ -25,8 +25,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[Any, Trained]]:
     return run_gang(2, by_engine, folder, folder=folder / "gang", deadline_seconds=240)
 
 
-@pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("name", list(BACKBONES))
+@pytest.mark.parametrize(("name", "stage"), CASES)
 def test_every_backbone_learns_the_same_under_every_engine(
     ranks: list[dict[Any, Trained]], name: str, stage: int
 ) -> None:
@@ -44,16 +43,15 @@ def test_every_backbone_learns_the_same_under_every_engine(
 
 def test_bfloat16_is_another_arithmetic(ranks: list[dict[Any, Trained]]) -> None:
     """Near float32, and not it: autocast has acted."""
-    for name in ("vit_t", "mobilefacenet"):
-        for stage in (None, *STAGES):
-            rounded, exact = ranks[0][f"{name} bfloat16", stage], ranks[0][name, stage]
-            ours, theirs = rounded.weights[0], exact.weights[0]
-            assert all(value.dtype != torch.bfloat16 for value in ours.values()), "weights stay in float32"
-            assert 2e-3 < difference(flat(ours), flat(theirs), flat(exact.begun)) < 0.5
+    for stage in (None, 3):
+        rounded, exact = ranks[0]["vit_t bfloat16", stage], ranks[0]["vit_t", stage]
+        ours, theirs = rounded.weights[0], exact.weights[0]
+        assert all(value.dtype != torch.bfloat16 for value in ours.values()), "weights stay in float32"
+        assert 2e-3 < difference(flat(ours), flat(theirs), flat(exact.begun)) < 0.5
 
 
 def test_deepspeeds_own_json_reaches_deepspeed(ranks: list[dict[Any, Trained]]) -> None:
-    assert {rank["vit_t", stage].bucket for rank in ranks for stage in STAGES} == {BUCKET}
+    assert {rank["vit_t", stage].bucket for rank in ranks for stage in STAGES["vit_t"]} == {BUCKET}
 
 
 def test_a_pretrained_backbone_is_split_as_it_was_saved(ranks: list[dict[Any, Trained]]) -> None:

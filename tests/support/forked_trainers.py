@@ -14,18 +14,24 @@ from pathlib import Path
 
 from commands import run as run_command
 from interruptions import interrupt
+from poisoned_trainer import poisoned
 from ports import free_port
 
+import trainer.building
 from trainer.cli import main
+from trainer.engine.deepspeed_library import import_deepspeed
 
 DEADLINE_SECONDS = 90.0  # of one command
+# What each would import for itself, some seconds long; threads start with none of them.
+PRELOADED = ("torch._dynamo", "torch.distributed.nn.functional", "torch.distributed.checkpoint")
 
 
 @dataclass(frozen=True)
 class Job:
     """A command on ``ranks`` ranks; ``place``, ``signal``, ``rank``: who gets which signal where, see interruptions.
 
-    output: the run's folder.
+    output: the run's folder. poison: in which forward passes the last rank's embeddings become infinite, see
+    poisoned_trainer.
     """
 
     arguments: list[str]
@@ -34,6 +40,7 @@ class Job:
     place: str | None = None
     signal: int = signal.SIGKILL
     rank: int = 0
+    poison: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,21 +94,26 @@ def become(job: Job, rank: int, port: int, told: Path) -> int:
         os.environ |= {key: str(value) for key, value in (place | {"MASTER_PORT": port}).items()}
     if job.place is not None and rank == job.rank:
         interrupt(job.place, job.signal)
+    if job.poison:
+        trainer.building.build_backbone = poisoned(job.poison)
     return main(job.arguments)
 
 
 def every_job(listed: Path) -> dict[str, Ended]:
     """Of the file."""
+    jobs = {name: Job(**values) for name, values in json.loads(listed.read_text()).items()}
+    if any("train.engine=deepspeed" in job.arguments for job in jobs.values()):
+        os.environ["DS_ACCELERATOR"] = "cpu"
+        import_deepspeed()
     ended = {}
-    for name, values in json.loads(listed.read_text()).items():
-        job = Job(**values)
+    for name, job in jobs.items():
         ended[name] = run_forked(job, [listed.with_name(f"{name} {rank}.txt") for rank in range(job.ranks)])
     return ended
 
 
 if __name__ == "__main__":
-    # Loaded once, before the ranks are forked: joining needs it.
-    importlib.import_module("torch.distributed.nn.functional")
+    for module in PRELOADED:
+        importlib.import_module(module)
     path = Path(sys.argv[1])
     path.with_name(f"{path.name}.done").write_text(
         json.dumps({name: asdict(each) for name, each in every_job(path).items()})
