@@ -14,9 +14,8 @@ from trainer.building import build_trained
 from trainer.checkpoint import Position, Trained, complete_checkpoints, load_newest, save_checkpoint
 from trainer.complaint import complain
 from trainer.config import Config
-from trainer.engine import Engine
 from trainer.errors import ConfigError, ExitCode
-from trainer.growth import Grown, GrowthStoppedError, grow
+from trainer.growth import Grown, Growth, GrowthStoppedError
 from trainer.journal import Journal, forget_after
 from trainer.logs import rank_log
 from trainer.loop import Plan, TrainingLoop, Watching
@@ -65,10 +64,9 @@ def train(config: Config) -> ExitCode:
             )
         )
         if any_rank(world, stop.asked):
-            return _stopped_early()
+            return _stopped_early(stop)
         pulse.enter(OPENING)
         data = open_data(config, world)
-        pulse.enter(BUILDING)
         identities = RunIdentities(data.loader.reader, data.num_identities, config.run.output)
         names_sha256 = first_rank_decides(world, lambda: identities.settle(config.data.identities_sha256))
         resolved = {"num_identities": data.num_identities, "identities_sha256": names_sha256}
@@ -77,21 +75,38 @@ def train(config: Config) -> ExitCode:
         verification = RunVerification(
             config.evaluation, run_folder=config.run.output, image_size=config.data.image_size, world=world
         )
-        trained, engine = build_trained(config, data.num_identities, world)
+        first_rank_decides(world, lambda: check_run_folder(config))
+        pulse.enter(LOADING)
+        growth = _growth(config, world)
+        pulse.enter(BUILDING)
+        trained, engine = build_trained(
+            config, data.num_identities, world, check=None if growth is None else growth.check
+        )
+        # However this ends, the engine does before the ranks part.
+        stack.enter_context(engine)
         registry = CollectorRegistry()
         metrics = TrainingMetrics(registry)
         stack.enter_context(
             exporter(registry, address=config.metrics.address, port=config.metrics.port, local_rank=world.local_rank)
         )
         if any_rank(world, stop.asked):
-            return _stopped_early()
+            return _stopped_early(stop)
         pulse.enter(LOADING)
-        first_rank_decides(world, lambda: check_run_folder(config))
-        try:
-            grown = _grown(config, trained, engine, data, identities, world, stop)
-        except GrowthStoppedError as reason:
-            _say_first(world, str(reason))
-            return ExitCode.STOPPED
+        grown: Grown | None = None
+        if growth is not None:
+            try:
+                grown = growth.carry_out(
+                    trained,
+                    data.loader.reader,
+                    network=engine.to_evaluate,
+                    names=lambda: identities.names,
+                    stop=stop,
+                    say=lambda text: _say_first(world, text),
+                )
+            except GrowthStoppedError as reason:
+                stop.satisfied()
+                _say_first(world, str(reason))
+                return ExitCode.STOPPED
         run_folder = Path(first_rank_decides(world, lambda: str(_claim(config, identities))))
         log = stack.enter_context(rank_log(run_folder, world.rank))
         if grown is not None:
@@ -101,7 +116,7 @@ def train(config: Config) -> ExitCode:
             grown.log(log)
         position, damages = resume(run_folder, trained, data.loader, world, seed=config.run.seed)
         if any_rank(world, stop.asked):
-            return _stopped_early()
+            return _stopped_early(stop)
         facts = {
             "backbone": config.backbone.name,
             "world_size": str(world.world_size),
@@ -183,38 +198,22 @@ def train(config: Config) -> ExitCode:
                 log.exception("failed")
                 raise
             stop.satisfied()
-            engine.close()
             return code
 
 
-def _stopped_early() -> ExitCode:
+def _stopped_early(stop: StopRequest) -> ExitCode:
+    """All ranks have agreed on it: nothing is left to stop."""
+    stop.satisfied()
     return complain(
         "stopped on request before the first step, nothing is lost; run the same command again", ExitCode.STOPPED
     )
 
 
-def _grown(
-    config: Config,
-    trained: Trained,
-    engine: Engine,
-    data: Data,
-    identities: RunIdentities,
-    world: World,
-    stop: StopRequest,
-) -> Grown | None:
-    """Take over from the run that this one grows from, unless it has a checkpoint of its own by now."""
+def _growth(config: Config, world: World) -> Growth | None:
+    """The run that this one grows from, unless it has a checkpoint of its own by now."""
     if config.growth is None or first_rank_decides(world, lambda: bool(complete_checkpoints(config.run.output))):
         return None
-    return grow(
-        config,
-        trained,
-        data.loader.reader,
-        network=engine.to_evaluate,
-        names=lambda: identities.names,
-        world=world,
-        stop=stop,
-        say=lambda text: _say_first(world, text),
-    )
+    return Growth.open(config, world)
 
 
 def _claim(config: Config, identities: RunIdentities) -> Path:
