@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry
 
@@ -25,6 +26,8 @@ from trainer.stopping import StopRequest
 from trainer.stragglers import Stragglers
 from trainer.world import World
 
+Account = TypeVar("Account", bound=StepAccount)
+
 
 def step_clock(pulse: Pulse, own_time: OwnTime) -> PhaseClock:
     """Times the phases of a step, and lets the watchdog and the comparison of ranks know of each."""
@@ -37,6 +40,7 @@ def step_clock(pulse: Pulse, own_time: OwnTime) -> PhaseClock:
 
 
 def step_account(
+    kind: type[Account],
     *,
     config: Config,
     world: World,
@@ -48,12 +52,15 @@ def step_account(
     own_time: OwnTime,
     name_of: Callable[[int], str],
     position: Position,
-) -> StepAccount:
-    """Goes on counting where ``position`` left off. registry: the one of ``reporting.metrics``; name_of: a rank."""
+) -> Account:
+    """Goes on counting where ``position`` left off.
+
+    kind: StepAccount, or one that does more. registry: the one of ``reporting.metrics``. name_of: a rank.
+    """
     totals = RunTotals.from_state(position.metrics.get(TOTALS, {}))
     reporting.journal.load_state(position.metrics.get(JOURNAL, {}))
     metrics, log = reporting.metrics, reporting.log
-    return StepAccount(
+    return kind(
         reporting,
         log_every=config.log.every_steps,
         total_steps=plan.total_steps,

@@ -31,6 +31,7 @@ from trainer.run_folder import check_run_folder, claim_run_folder
 from trainer.run_identities import RunIdentities
 from trainer.run_verification import RunVerification
 from trainer.schedule import learning_rate_schedule
+from trainer.step_account import StepAccount
 from trainer.stopping import StopRequest, stop_on_signals
 from trainer.watched_world import watched_world
 from trainer.world import World
@@ -118,6 +119,7 @@ def train(config: Config) -> ExitCode:
             progress.say(_opening(config, data, plan, world, position))
             reporting = Reporting(_journal(run_folder, world, position, data), metrics, progress, log)
             account = step_account(
+                StepAccount,
                 config=config,
                 world=world,
                 plan=plan,
