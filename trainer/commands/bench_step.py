@@ -34,6 +34,7 @@ the step computes: where a core is free that ratio lies below the other one, whe
 "alone" counts all that is told of a step, called over and over; "in the loop" is the account of a step as the loop
 gives it, cold caches included, without the watchdog's pulse and the clock of phases, which take microseconds."""
 
+COLLECTIVE_SECONDS = 3600.0  # a round of a large backbone on a busy machine
 NEEDED_OVER_CENTERS = 3.0  # bytes per byte of centers: themselves, the head's own, their momentum and gradient
 
 
@@ -73,11 +74,12 @@ def _run(arguments: argparse.Namespace) -> ExitCode:
     _check(arguments)
     keep_freed_memory()  # as in training
     measured: list[StepResults] = []
-    pulse, limits = Pulse(), FailureConfig()
+    # While parts are measured, the loop does not get on: that is no stall.
+    pulse, limits = Pulse(), FailureConfig(stall_seconds=COLLECTIVE_SECONDS)
     with (
         stop_on_signals() as stop,
         watched_world(
-            "cpu", expected_size=None, timeout_seconds=600.0, limits=limits, pulse=pulse, stop=stop
+            "cpu", expected_size=None, timeout_seconds=COLLECTIVE_SECONDS, limits=limits, pulse=pulse, stop=stop
         ) as (world, watchdog),
     ):  # fmt: skip
         from trainer.bench.step_bench import bench_step  # imports what other commands need not wait for
@@ -140,6 +142,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"--folder {arguments.folder}: no such folder; make it first")
     if arguments.csv is not None and not arguments.csv.absolute().parent.is_dir():
         raise ConfigError(f"{arguments.csv}: no such folder; make it first")
+    if arguments.csv is not None and arguments.csv.is_dir():
+        raise ConfigError(f"--csv {arguments.csv}: is a folder; name a file")
     needed = NEEDED_OVER_CENTERS * 4 * max(arguments.classes) * arguments.embedding_dim
     available = available_bytes()
     if available is not None and needed > available:
