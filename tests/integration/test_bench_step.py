@@ -51,7 +51,7 @@ def test_the_parts_cover_the_step(tmp_path: Path, ranks: int) -> None:
     assert left(tmp_path) == []
 
 
-def test_stopped_on_request_it_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_stopped_on_request_it_tells_what_it_has_and_leaves_nothing_behind(tmp_path: Path) -> None:
     endless = ["--classes", "301", "--repetitions", "1000"]
     with running(pfc("bench", "step", *SMALL, *endless), cwd=tmp_path, printed=tmp_path / "printed") as process:
         deadline = time.monotonic() + 60
@@ -61,6 +61,7 @@ def test_stopped_on_request_it_leaves_nothing_behind(tmp_path: Path) -> None:
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 75
+    assert "step / sum:" in (tmp_path / "printed").read_text(), "the rounds that were over count"
     assert left(tmp_path) == []
 
 

@@ -4,6 +4,7 @@ import gc
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
@@ -23,6 +24,7 @@ from trainer.config import Config, config_from
 from trainer.errors import ExitCode
 from trainer.journal import Journal
 from trainer.logs import rank_log
+from trainer.loop import TrainingLoop
 from trainer.metrics import TrainingMetrics
 from trainer.optimizers import backbone_optimizer
 from trainer.own_time import OwnTime
@@ -47,9 +49,10 @@ def bench_step(
     stop: StopRequest,
     name_of: Callable[[int], str],
     after_round: Callable[[int], None],
-) -> StepResults | None:
-    """One size; every rank calls it and gets the same figures, but for ``told``. None where it was asked to stop.
+) -> tuple[ExitCode, StepResults | None]:
+    """One size; every rank calls it and gets the same figures, but for ``told``.
 
+    STOPPED where it was asked to stop, with the figures of the rounds that were over, if any.
     folder: empty, seen by all ranks; the caller removes what is in it afterwards. pulse, name_of: the watchdog's.
     """
     config = _config(effort, folder, _drawn(effort, folder, world))
@@ -126,20 +129,27 @@ def bench_step(
             position=position,
         )
         try:
-            code = loop.run()
-        except MeasuredEnoughError:
-            return step_results(
-                effort,
-                rounds.rounds,
-                in_loop.mean,
-                world_size=world.world_size,
-                head_modes=modes(in_loop.modes) or "",
-            )
+            code = _run(loop)
+            results = None
+            if rounds.rounds:
+                results = step_results(
+                    replace(effort, repetitions=len(rounds.rounds)),
+                    rounds.rounds,
+                    in_loop.mean,
+                    world_size=world.world_size,
+                    head_modes=modes(in_loop.modes) or "",
+                )
+            return code, results
         finally:
             del loop, rounds
             gc.collect()  # ends the loader's threads, so that they do not work beside the next size
-    assert code == ExitCode.STOPPED, "the loop does not come to an end by itself"
-    return None
+
+
+def _run(loop: TrainingLoop) -> ExitCode:
+    try:
+        return loop.run()
+    except MeasuredEnoughError:
+        return ExitCode.DONE
 
 
 def _drawn(effort: StepEffort, folder: Path, world: World) -> list[str]:

@@ -31,6 +31,7 @@ batches that the loader decodes meanwhile. On several ranks: torchrun --nproc-pe
 EPILOG = """\
 The step on batches in memory over the sum of its parts is what the loop adds. Batches from the loader are decoded while
 the step computes: where a core is free that ratio lies below the other one, where none is, decoding shows in full.
+CPU: of all threads of the process; what others take from a shared machine is not in it, and neither is waiting.
 "alone" counts all that is told of a step, called over and over; "in the loop" is the account of a step as the loop
 gives it, cold caches included, without the watchdog's pulse and the clock of phases, which take microseconds."""
 
@@ -100,16 +101,16 @@ def _run(arguments: argparse.Namespace) -> ExitCode:
             for place, effort in enumerate(_efforts(arguments, threads)):
                 inner = folder / str(place)
                 first_rank_decides(world, inner.mkdir)
-                results = bench_step(
+                code, results = bench_step(
                     effort, inner, world=world, pulse=pulse, stop=stop, name_of=watchdog.name_of, after_round=say
                 )
-                if results is None:
-                    return complain("stopped on request, nothing is left behind", ExitCode.STOPPED)
-                measured.append(results)
-                if world.is_first:
+                if results is not None and world.is_first:
+                    measured.append(results)
                     print(("\n" if place else "") + format_step(results), flush=True)
                     if arguments.csv is not None:
                         write_step_csv(arguments.csv, measured)
+                if code == ExitCode.STOPPED:
+                    return complain("stopped on request, nothing is left to go on from", code)
         finally:
             if world.is_first:
                 shutil.rmtree(folder, ignore_errors=True)
