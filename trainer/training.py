@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from data_pipeline.loader import Loader
 from trainer.agreement import any_rank, first_rank_decides
+from trainer.assembly import step_account, step_clock, training_loop
 from trainer.building import build_trained
 from trainer.checkpoint import Position, Trained, complete_checkpoints, load_newest, save_checkpoint
 from trainer.complaint import complain
@@ -18,25 +19,20 @@ from trainer.errors import ConfigError, ExitCode
 from trainer.growth import Grown, Growth, GrowthStoppedError
 from trainer.journal import Journal, forget_after
 from trainer.logs import rank_log
-from trainer.loop import Plan, TrainingLoop, Watching
+from trainer.loop import Plan
 from trainer.memory import keep_freed_memory
 from trainer.metrics import TrainingMetrics, exporter
-from trainer.metrics_so_far import TOTALS, RunTotals
 from trainer.own_time import OwnTime
-from trainer.phases import PhaseClock
 from trainer.progress import Progress
 from trainer.pulse import BUILDING, LOADING, OPENING, Pulse
 from trainer.reporting import Reporting
-from trainer.run_checkpoints import RunCheckpoints
 from trainer.run_data import Data, open_data
 from trainer.run_folder import check_run_folder, claim_run_folder
 from trainer.run_identities import RunIdentities
 from trainer.run_verification import RunVerification
 from trainer.schedule import learning_rate_schedule
-from trainer.skipped_images import SkippedImages
-from trainer.step import TrainStep
+from trainer.step_account import StepAccount
 from trainer.stopping import StopRequest, stop_on_signals
-from trainer.stragglers import Stragglers
 from trainer.watched_world import watched_world
 from trainer.world import World
 
@@ -133,12 +129,7 @@ def train(config: Config) -> ExitCode:
             start_seconds=pulse.start_seconds(), **facts,
         )  # fmt: skip
         own_time = OwnTime(trained.backbone, world.device, time.perf_counter)
-
-        def entered(part: str) -> None:
-            pulse.enter_part(part)
-            own_time.entered(part)
-
-        clock = PhaseClock(time.perf_counter, entered)
+        clock = step_clock(pulse, own_time)
         with Progress(world, total_steps=plan.total_steps, done_steps=position.step, stream=sys.stderr) as progress:
             for damage in damages:
                 progress.say(f"warning: {damage}: this run goes on from the one before")
@@ -146,49 +137,32 @@ def train(config: Config) -> ExitCode:
                 progress.say(line)
             progress.say(_opening(config, data, plan, world, position))
             reporting = Reporting(_journal(run_folder, world, position, data), metrics, progress, log)
-            totals = RunTotals.from_state(position.metrics.get(TOTALS, {}))
-            loop = TrainingLoop(
+            account = step_account(
+                StepAccount,
                 config=config,
                 world=world,
                 plan=plan,
                 loader=data.loader,
                 trained=trained,
+                reporting=reporting,
+                registry=registry,
+                own_time=own_time,
+                name_of=watchdog.name_of,
+                position=position,
+            )
+            loop = training_loop(
+                config=config,
+                world=world,
+                plan=plan,
+                run_folder=run_folder,
+                loader=data.loader,
+                trained=trained,
                 engine=engine,
-                train_step=TrainStep(
-                    engine,
-                    trained.backbone,
-                    trained.head,
-                    trained.center_optimizer,
-                    world=world,
-                    clock=clock,
-                    micro_batches=config.train.micro_batches,
-                    center_lr_share=config.optimizer.center_lr_share,
-                ),
                 clock=clock,
                 verification=verification,
-                checkpoints=RunCheckpoints(
-                    config=config,
-                    world=world,
-                    run_folder=run_folder,
-                    trained=trained,
-                    reporting=reporting,
-                    pair_names=verification.names,
-                    position=position,
-                ),
                 reporting=reporting,
-                skipped_images=SkippedImages(data.loader, metrics.skipped_records, log, before=totals.skipped_records),
-                watching=Watching(
-                    pulse,
-                    own_time,
-                    Stragglers(
-                        world,
-                        limit=config.failure.straggler_ratio,
-                        registry=registry,
-                        log=log,
-                        say=progress.say,
-                        name=watchdog.name_of,
-                    ),
-                ),
+                account=account,
+                pulse=pulse,
                 stop=stop,
                 position=position,
             )
