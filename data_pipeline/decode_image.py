@@ -12,6 +12,10 @@ MAX_PIXELS = 1 << 26  # a face image never has more; a crafted header must not m
 _PIXELS_PER_BYTE = 1 << 9  # one colour alone makes up to some 340, in JPEG and in PNG
 _SMALL = 1 << 16  # pixels that anything may have
 
+# Pillow's warnings are about broken or enormous files. Of its own modules alone, and for good: warnings.catch_warnings
+# around a decoder's thread would turn warnings of all other threads, whatever they are about, into errors.
+warnings.filterwarnings("error", module=r"PIL\.")
+
 
 def too_many_pixels(pixels: int, encoded_bytes: int) -> bool:
     """Whether an image announces more pixels than its bytes can stand for, or than a face has."""
@@ -30,13 +34,11 @@ def decode_image(encoded: bytes, image_size: int | None = None) -> NDArray[np.ui
         ValueError: no image that Pillow reads, cut short, or of more pixels than its bytes can stand for.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # Pillow's warnings are about broken or enormous files
-            with Image.open(io.BytesIO(encoded), formats=("JPEG", "PNG", "WEBP", "BMP")) as image:
-                if too_many_pixels(image.width * image.height, len(encoded)):
-                    raise ValueError(f"{image.width}x{image.height} pixels are too many")
-                # Upright as its EXIF data says, like DALI.
-                picture = _eight_bits(ImageOps.exif_transpose(image)).convert("RGB")
+        with Image.open(io.BytesIO(encoded), formats=("JPEG", "PNG", "WEBP", "BMP")) as image:
+            if too_many_pixels(image.width * image.height, len(encoded)):
+                raise ValueError(f"{image.width}x{image.height} pixels are too many")
+            # Upright as its EXIF data says, like DALI.
+            picture = _eight_bits(ImageOps.exif_transpose(image)).convert("RGB")
     except UnidentifiedImageError:
         raise ValueError("no JPEG, PNG, WebP or BMP") from None
     except (OSError, SyntaxError, KeyError, struct.error, Warning, Image.DecompressionBombError) as error:

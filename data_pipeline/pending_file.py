@@ -3,7 +3,8 @@
 import os
 import secrets
 import weakref
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -16,6 +17,21 @@ def _close_and_unlink(stream: BinaryIO, temporary: Path) -> None:
             stream.close()
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _name_file(error: OSError, path: Path) -> None:
+    """A failed write itself names no file, and "No space left on device" alone helps nobody."""
+    if error.filename is None and error.errno is not None:
+        error.filename = str(path)
+
+
+@contextmanager
+def _names_file(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        _name_file(error, path)
+        raise
 
 
 class PendingFile:
@@ -36,9 +52,10 @@ class PendingFile:
     def finish(self) -> None:
         """Flush everything to the disk and close; the temporary name stays."""
         if not self.stream.closed:
-            self.stream.flush()
-            os.fsync(self.stream.fileno())
-            self.stream.close()
+            with _names_file(self.path):
+                self.stream.flush()
+                os.fsync(self.stream.fileno())
+                self.stream.close()
 
     def publish(self) -> None:
         """Give the finished file its real name."""
@@ -57,9 +74,15 @@ class PendingFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None:
-            self.publish()
+            try:
+                self.publish()
+            except BaseException:
+                self.discard()
+                raise
         else:
             self.discard()
+            if isinstance(error, OSError):
+                _name_file(error, self.path)
 
 
 def write_file(path: Path, content: bytes | str) -> None:

@@ -67,7 +67,7 @@ def load_center_state(head: PartialFC, optimizer: CenterSGD, pieces: Sequence[Pi
 
 def _assemble(head: PartialFC, pieces: Sequence[Piece], key: str) -> Tensor:
     shard = head.class_shard
-    rows = torch.zeros(len(shard), head.embedding_dim)
+    rows = torch.zeros(len(shard), head.embedding_dim, dtype=head.stored_centers.dtype)
     covered = torch.zeros(len(shard), dtype=torch.bool)
     for piece in pieces:
         begin, end = max(piece["start"], shard.start), min(piece["stop"], shard.stop)

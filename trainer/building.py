@@ -1,7 +1,10 @@
 """What a run trains: backbone, head and their optimizers, and the engine that spreads the backbone over the ranks."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from partial_fc import CenterSGD, PartialFC
 from trainer.backbones import build_backbone
@@ -12,9 +15,11 @@ from trainer.optimizers import backbone_optimizer
 from trainer.world import World, prepare_deepspeed
 
 
-def build_trained(config: Config, num_identities: int, world: World) -> tuple[Trained, Engine]:
+def build_trained(
+    config: Config, num_identities: int, world: World, *, check: Callable[[nn.Module, Optimizer], None] | None = None
+) -> tuple[Trained, Engine]:
     """Backbone, head and their optimizers, on this rank's device, and the engine that spreads the backbone over the
-    ranks; weights depend on run.seed alone.
+    ranks; weights depend on run.seed alone. check: of the backbone and its optimizer, before the engine has them.
 
     Raises ConfigError for a backbone that cannot be built, compiled or handed to DeepSpeed as configured.
     """
@@ -38,6 +43,8 @@ def build_trained(config: Config, num_identities: int, world: World) -> tuple[Tr
         head, lr=chosen.lr * chosen.center_lr_share, momentum=chosen.momentum, weight_decay=chosen.decay_of_centers
     )
     optimizer = backbone_optimizer(chosen, backbone)
+    if check is not None:
+        check(backbone, optimizer)
     scaler = LossScaler() if config.backbone.precision == "float16" else None
     compiled_batch = -(-config.data.batch_size // config.train.micro_batches) if config.train.compile else None
     if config.train.engine == "deepspeed":

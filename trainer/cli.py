@@ -1,6 +1,7 @@
 """The command line: ``pfc COMMAND ...``, the same as ``python -m trainer COMMAND ...``."""
 
 import argparse
+import errno
 import importlib
 import sys
 from collections.abc import Callable, Sequence
@@ -34,7 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return complain("interrupted; nothing half-done is left", ExitCode.FAILURE)
     except OSError as error:  # disk full, permission denied: the path and the reason are all a user needs
         where = f"{error.filename}: " if error.filename else ""
-        return complain(f"{where}{error.strerror or error}", ExitCode.FAILURE)
+        # What is more than an OSError knows a better way out.
+        full = type(error) is OSError and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        advice = "; make room and run the same command again" if full else ""
+        return complain(f"{where}{error.strerror or error}{advice}", ExitCode.FAILURE)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise

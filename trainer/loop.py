@@ -1,40 +1,25 @@
 """The training loop: steps, and what happens between them — journal, metrics, evaluation, checkpoints, stopping."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from data_pipeline import Batch
-from data_pipeline.loader import Loader
 from trainer.agreement import any_rank_each
+from trainer.batch_source import BatchSource
 from trainer.checkpoint import Position, Score, Trained
 from trainer.config import Config
 from trainer.engine import Engine
 from trainer.errors import ExitCode
-from trainer.metrics.recent import RecentSteps
-from trainer.metrics_so_far import JOURNAL, TOTALS, RunTotals
-from trainer.non_finite import NonFiniteError, NonFiniteGuard, what_is_wrong
-from trainer.own_time import OwnTime
+from trainer.non_finite import NonFiniteError, NonFiniteGuard
 from trainer.phases import PhaseClock
 from trainer.pulse import EVALUATING, FIRST_STEP, LOADING, SAVING, STEP, Pulse
 from trainer.reporting import Reporting
 from trainer.run_checkpoints import RunCheckpoints
 from trainer.run_verification import RunVerification
-from trainer.skipped_images import SkippedImages
-from trainer.step import StepResult, TrainStep
+from trainer.step import TrainStep
+from trainer.step_account import StepAccount
 from trainer.stopping import StopRequest
-from trainer.stragglers import Stragglers
 from trainer.world import World
-
-
-@dataclass(frozen=True)
-class Watching:
-    """What the watchdog and the comparison of ranks need to be told."""
-
-    pulse: Pulse
-    own_time: OwnTime
-    stragglers: Stragglers
-    recent: RecentSteps
 
 
 @dataclass(frozen=True)
@@ -55,7 +40,7 @@ class TrainingLoop:
         config: Config,
         world: World,
         plan: Plan,
-        loader: Loader,
+        loader: BatchSource,
         trained: Trained,
         engine: Engine,
         train_step: TrainStep,
@@ -63,8 +48,8 @@ class TrainingLoop:
         verification: RunVerification,
         checkpoints: RunCheckpoints,
         reporting: Reporting,
-        skipped_images: SkippedImages,
-        watching: Watching,
+        account: StepAccount,
+        pulse: Pulse,
         stop: StopRequest,
         position: Position,
     ) -> None:
@@ -80,14 +65,11 @@ class TrainingLoop:
         self._verification = verification
         self._checkpoints = checkpoints
         self._reporting = reporting
-        self._skipped_images = skipped_images
-        self._watching = watching
+        self._account = account
+        self._pulse = pulse
         self._stop = stop
         self._step = position.step
         self._samples = position.samples
-        self._totals = RunTotals.from_state(position.metrics.get(TOTALS, {}))
-        self._journal_waits = False
-        reporting.journal.load_state(position.metrics.get(JOURNAL, {}))
         self._step_phase = FIRST_STEP
 
     def run(self) -> ExitCode:
@@ -99,7 +81,7 @@ class TrainingLoop:
                 self._checkpoints.finish()
                 raise
         except BaseException:
-            self._watching.pulse.fail()
+            self._pulse.fail()
             self._checkpoints.abandon()
             raise
 
@@ -111,7 +93,7 @@ class TrainingLoop:
         while self._step < self._plan.total_steps:
             batches = iter(self._loader)
             while self._step < self._plan.total_steps:
-                self._watching.pulse.enter(self._step_phase, self._step + 1)
+                self._pulse.enter(self._step_phase, self._step + 1)
                 with self._clock.phase("data"):
                     batch = next(batches, None)
                 if batch is None:
@@ -125,7 +107,7 @@ class TrainingLoop:
 
     def _stop_is_agreed(self) -> bool:
         """Between two steps: one all-reduce says all that ranks must agree on."""
-        self._watching.pulse.enter_part("agreement")
+        self._pulse.enter_part("agreement")
         stop, busy, failed = any_rank_each(self._world, [self._stop.asked, *self._checkpoints.flags])
         self._checkpoints.advance(busy=busy, failed=failed)
         return stop
@@ -136,93 +118,29 @@ class TrainingLoop:
             batch,
             learning_rate,
             global_batch=self._loader.last_global_batch,
-            survey=self._is_told(self._step + 1),
+            survey=self._account.is_told(self._step + 1),
         )
         self._step += 1
         self._samples += self._loader.last_global_batch
         self._step_phase = STEP
         step_seconds, phase_seconds = self._clock.finish_step()
-        self._watching.stragglers.add(self._step, own_seconds=self._watching.own_time.take(), step_seconds=step_seconds)
         goes_back = self._guard.judge(result)
-        self._account(batch, result, learning_rate, step_seconds, phase_seconds)
-        if goes_back:
-            self._go_back()
-
-    def _is_told(self, step: int) -> bool:
-        """Whether a line of metrics.jsonl ends with this step."""
-        return step % self._config.log.every_steps == 0 or step == self._plan.total_steps
-
-    def _account(
-        self,
-        batch: Batch,
-        result: StepResult,
-        learning_rate: float,
-        step_seconds: float,
-        phase_seconds: dict[str, float],
-    ) -> None:
-        to = self._reporting
-        epoch = self._step / self._plan.steps_per_epoch
-        to.metrics.record_step(
+        self._account.step_taken(
+            result,
             step=self._step,
-            epoch=epoch,
-            local_samples=len(batch.identities),
-            stats=result.stats,
+            samples=self._samples,
+            local_batch=len(batch.identities),
+            global_batch=self._loader.last_global_batch,
             learning_rate=learning_rate,
             step_seconds=step_seconds,
             phase_seconds=phase_seconds,
-            outcome=result.outcome,
         )
-        if result.angles is not None:
-            to.metrics.record_angles(result.angles)
-        self._watching.recent.add(
-            self._step,
-            seconds=step_seconds,
-            data_seconds=phase_seconds["data"],
-            head_seconds=phase_seconds["head"],
-            samples=len(batch.identities),
-        )
-        self._skipped_images.update()
-        self._totals.add_step(local_samples=len(batch.identities), seconds=step_seconds, mode=result.stats.mode)
-        self._totals.skipped_records = self._skipped_images.counts
-        to.metrics.record_totals(self._totals)
-        to.journal.add(
-            result.stats,
-            samples=self._loader.last_global_batch,
-            step_seconds=step_seconds,
-            phase_seconds=phase_seconds,
-            outcome=result.outcome,
-        )
-        if not result.outcome.applied:
-            self._tell_of_a_step_passed_over(result)
-        if self._is_told(self._step):
-            line = to.journal.write(
-                time=time.time(),
-                step=self._step,
-                epoch=epoch,
-                samples=self._samples,
-                learning_rate=learning_rate,
-                skipped_records=self._skipped_images.counts,
-                passed=self._trained.passed,
-                angles=result.angles,
-            )
-            self._tell_of_journal()
-            to.log.info("step", **{key: value for key, value in line.items() if key != "time"})
-            to.progress.figures(line)
-        to.progress.step()
-
-    def _tell_of_a_step_passed_over(self, result: StepResult) -> None:
-        to, passed = self._reporting, self._trained.passed
-        if result.outcome.overflow:
-            to.log.info("float16 overflow", step=self._step, loss_scale=result.outcome.loss_scale)
-            return
-        reason = what_is_wrong(result.stats)
-        to.log.warning("step not finite", step=self._step, reason=reason, in_a_row=passed.in_a_row)
-        if passed.in_a_row == 1:
-            to.progress.say(f"step {self._step}: {reason}; passed over")
+        if goes_back:
+            self._go_back()
 
     def _go_back(self) -> None:
         """Take weights, centers, optimizer state and random numbers of a checkpoint; everything else goes on."""
-        self._watching.pulse.enter(LOADING, self._step)
+        self._pulse.enter(LOADING, self._step)
         counts = replace(self._trained.passed)
         position, damages = self._checkpoints.load_before(
             self._guard.only_before(self._step), seed=self._config.run.seed
@@ -249,7 +167,7 @@ class TrainingLoop:
         # A checkpoint amid steps that are not finite might hold the weights that cause it.
         save = not self._guard.in_doubt and self._checkpoints.is_wanted(self._step, score)
         if save:
-            self._watching.pulse.enter(SAVING, self._step)
+            self._pulse.enter(SAVING, self._step)
             self._guard.saving()
             self._checkpoints.save(self._position(), score)
             self._clock.restart()
@@ -257,12 +175,11 @@ class TrainingLoop:
         return verify or save
 
     def _position(self) -> Position:
-        metrics = {TOTALS: self._totals.state(), JOURNAL: self._reporting.journal.state()}
-        return Position(self._step, self._samples, self._loader.state_dict(), metrics)
+        return Position(self._step, self._samples, self._loader.state_dict(), self._account.state())
 
     def _verify(self) -> Score | None:
         """Verify, tell, and return what counts when checkpoints are compared."""
-        self._watching.pulse.enter(EVALUATING, self._step)
+        self._pulse.enter(EVALUATING, self._step)
         results = self._verification.run(self._engine.to_evaluate(), self._step, self._stop_is_agreed)
         for result in results:
             self._reporting.metrics.record_verification(result)
@@ -274,7 +191,7 @@ class TrainingLoop:
                 f"± {100 * result.accuracy_std:.2f}"
             )
         if self._verification.problem is not None:
-            self._warn("results of the verification are not stored", self._verification.problem)
+            self._reporting.warn("results of the verification are not stored", self._verification.problem)
         score = self._checkpoints.score_of(results)
         self._clock.restart()
         return score
@@ -306,18 +223,6 @@ class TrainingLoop:
         return ExitCode.DONE
 
     def _save_now(self) -> None:
-        self._watching.pulse.enter(SAVING, self._step)
+        self._pulse.enter(SAVING, self._step)
         self._guard.saving()
         self._checkpoints.save_now(self._position())
-
-    def _tell_of_journal(self) -> None:
-        """Say once that lines wait for room on the disk, and once that they are written."""
-        problem = self._reporting.journal.problem
-        if problem is not None and not self._journal_waits:
-            self._warn("lines of metrics.jsonl wait in memory", problem)
-        self._journal_waits = problem is not None
-
-    def _warn(self, text: str, problem: OSError) -> None:
-        reason = problem.strerror or str(problem)
-        self._reporting.log.warning(text, error=str(problem))
-        self._reporting.progress.say(f"warning: {text}: {reason}; the run goes on")

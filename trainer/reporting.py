@@ -17,3 +17,9 @@ class Reporting:
     metrics: TrainingMetrics
     progress: Progress
     log: FilteringBoundLogger
+
+    def warn(self, text: str, problem: OSError) -> None:
+        """Of something that does not end the run."""
+        reason = problem.strerror or str(problem)
+        self.log.warning(text, error=str(problem))
+        self.progress.say(f"warning: {text}: {reason}; the run goes on")

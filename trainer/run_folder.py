@@ -3,11 +3,11 @@
 OUTPUT/  run.toml  identities.tsv  metrics.jsonl  logs/rank_0000.jsonl  evaluations/  checkpoints/  report.html
 """
 
-import os
 import tomllib
 from pathlib import Path
 from typing import Any
 
+from data_pipeline.pending_file import write_file
 from trainer.config import Config, config_from
 from trainer.errors import ConfigError
 
@@ -31,7 +31,7 @@ FREE_KEYS |= {("train", "engine"), ("train", "micro_batches"), ("train", "compil
 
 
 # What a process that was killed while writing leaves behind, besides drafts of checkpoints.
-HALF_WRITTEN = "evaluations/*/.*.tmp"
+HALF_WRITTEN = (".*.tmp", "evaluations/*/.*.tmp")
 
 
 def check_run_folder(config: Config) -> None:
@@ -49,7 +49,7 @@ def check_run_folder(config: Config) -> None:
             if difference.startswith(OTHER_DATA):
                 advice += "; [growth] takes its centers over into a new run"
             raise ConfigError(f"run.output {folder} holds another run ({difference}): choose another folder, {advice}")
-    elif folder.exists() and any(folder.iterdir()):
+    elif folder.exists() and set(folder.iterdir()) - set(folder.glob(HALF_WRITTEN[0])):
         raise ConfigError(f"run.output {folder} is not empty and holds no run: choose another folder")
 
 
@@ -66,18 +66,10 @@ def claim_run_folder(config: Config) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"run.output {folder} cannot be made: {error.strerror}") from None
-    draft = folder / f".{RESOLVED}.part"
-    try:
-        with draft.open("w", encoding="utf-8") as file:
-            file.write(config.to_toml())
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(resolved)
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise
-    for left in folder.glob(HALF_WRITTEN):
-        left.unlink(missing_ok=True)
+    write_file(resolved, config.to_toml())
+    for pattern in HALF_WRITTEN:
+        for left in folder.glob(pattern):
+            left.unlink(missing_ok=True)
     return folder
 
 

@@ -7,7 +7,7 @@ from prometheus_client import Counter
 from structlog.typing import FilteringBoundLogger
 
 from data_pipeline.errors import REASONS
-from data_pipeline.loader import Loader
+from trainer.batch_source import BatchSource
 
 LINE_EVERY_SECONDS = 60.0
 
@@ -21,7 +21,7 @@ class SkippedImages:
 
     def __init__(
         self,
-        loader: Loader,
+        loader: BatchSource,
         counter: Counter,
         log: FilteringBoundLogger,
         clock: Callable[[], float] = time.monotonic,

@@ -1,5 +1,6 @@
 """A whole training run, assembled from its configuration."""
 
+import os
 import sys
 import time
 from contextlib import ExitStack
@@ -10,37 +11,32 @@ from prometheus_client import CollectorRegistry
 
 from data_pipeline.loader import Loader
 from trainer.agreement import any_rank, first_rank_decides
+from trainer.assembly import step_account, step_clock, training_loop
 from trainer.building import build_trained
 from trainer.checkpoint import Position, Trained, complete_checkpoints, load_newest, save_checkpoint
 from trainer.complaint import complain
 from trainer.config import Config
-from trainer.engine import Engine
 from trainer.errors import ConfigError, ExitCode
-from trainer.growth import Grown, GrowthStoppedError, grow
+from trainer.growth import Grown, Growth, GrowthStoppedError
 from trainer.journal import Journal, forget_after
 from trainer.logs import rank_log
-from trainer.loop import Plan, TrainingLoop, Watching
+from trainer.loop import Plan
 from trainer.memory import keep_freed_memory
 from trainer.metrics import Health, LiveMetrics, TrainingMetrics, exporter
 from trainer.metrics.head_speed import bare_flops
 from trainer.metrics.recent import RecentSteps
-from trainer.metrics_so_far import TOTALS, RunTotals
 from trainer.own_time import OwnTime
-from trainer.phases import PhaseClock
 from trainer.progress import Progress
 from trainer.pulse import BUILDING, LOADING, OPENING, Pulse
 from trainer.reporting import Reporting
-from trainer.run_checkpoints import RunCheckpoints
 from trainer.run_data import Data, open_data
 from trainer.run_folder import check_run_folder, claim_run_folder
 from trainer.run_identities import RunIdentities
 from trainer.run_starts import note_start
 from trainer.run_verification import RunVerification
 from trainer.schedule import learning_rate_schedule
-from trainer.skipped_images import SkippedImages
-from trainer.step import TrainStep
+from trainer.step_account import StepAccount
 from trainer.stopping import StopRequest, stop_on_signals
-from trainer.stragglers import Stragglers
 from trainer.watched_world import watched_world
 from trainer.world import World
 
@@ -68,10 +64,9 @@ def train(config: Config) -> ExitCode:
             )
         )
         if any_rank(world, stop.asked):
-            return _stopped_early()
+            return _stopped_early(stop)
         pulse.enter(OPENING)
         data = open_data(config, world)
-        pulse.enter(BUILDING)
         identities = RunIdentities(data.loader.reader, data.num_identities, config.run.output)
         names_sha256 = first_rank_decides(world, lambda: identities.settle(config.data.identities_sha256))
         resolved = {"num_identities": data.num_identities, "identities_sha256": names_sha256}
@@ -80,7 +75,15 @@ def train(config: Config) -> ExitCode:
         verification = RunVerification(
             config.evaluation, run_folder=config.run.output, image_size=config.data.image_size, world=world
         )
-        trained, engine = build_trained(config, data.num_identities, world)
+        first_rank_decides(world, lambda: check_run_folder(config))
+        pulse.enter(LOADING)
+        growth = _growth(config, world)
+        pulse.enter(BUILDING)
+        trained, engine = build_trained(
+            config, data.num_identities, world, check=None if growth is None else growth.check
+        )
+        # However this ends, the engine does before the ranks part.
+        stack.enter_context(engine)
         registry = CollectorRegistry()
         metrics = TrainingMetrics(registry)
         recent = RecentSteps(time.monotonic)
@@ -103,14 +106,23 @@ def train(config: Config) -> ExitCode:
             )
         )
         if any_rank(world, stop.asked):
-            return _stopped_early()
+            return _stopped_early(stop)
         pulse.enter(LOADING)
-        first_rank_decides(world, lambda: check_run_folder(config))
-        try:
-            grown = _grown(config, trained, engine, data, identities, world, stop)
-        except GrowthStoppedError as reason:
-            _say_first(world, str(reason))
-            return ExitCode.STOPPED
+        grown: Grown | None = None
+        if growth is not None:
+            try:
+                grown = growth.carry_out(
+                    trained,
+                    data.loader.reader,
+                    network=engine.to_evaluate,
+                    names=lambda: identities.names,
+                    stop=stop,
+                    say=lambda text: _say_first(world, text),
+                )
+            except GrowthStoppedError as reason:
+                stop.satisfied()
+                _say_first(world, str(reason))
+                return ExitCode.STOPPED
         run_folder = Path(first_rank_decides(world, lambda: str(_claim(config, identities))))
         log = stack.enter_context(rank_log(run_folder, world.rank))
         if grown is not None:
@@ -120,7 +132,7 @@ def train(config: Config) -> ExitCode:
             grown.log(log)
         position, damages = resume(run_folder, trained, data.loader, world, seed=config.run.seed)
         if any_rank(world, stop.asked):
-            return _stopped_early()
+            return _stopped_early(stop)
         facts = {
             "backbone": config.backbone.name,
             "world_size": str(world.world_size),
@@ -153,14 +165,12 @@ def train(config: Config) -> ExitCode:
             )
         for damage in damages:
             log.warning("damaged checkpoint", reason=damage)
-        log.info("started", step=position.step, total_steps=plan.total_steps, **facts)
+        log.info(
+            "started", step=position.step, total_steps=plan.total_steps, pid=os.getpid(),
+            start_seconds=pulse.start_seconds(), **facts,
+        )  # fmt: skip
         own_time = OwnTime(trained.backbone, world.device, time.perf_counter)
-
-        def entered(part: str) -> None:
-            pulse.enter_part(part)
-            own_time.entered(part)
-
-        clock = PhaseClock(time.perf_counter, entered)
+        clock = step_clock(pulse, own_time)
         with Progress(world, total_steps=plan.total_steps, done_steps=position.step, stream=sys.stderr) as progress:
             for damage in damages:
                 progress.say(f"warning: {damage}: this run goes on from the one before")
@@ -168,50 +178,33 @@ def train(config: Config) -> ExitCode:
                 progress.say(line)
             progress.say(_opening(config, data, plan, world, position))
             reporting = Reporting(_journal(run_folder, world, position, data), metrics, progress, log)
-            totals = RunTotals.from_state(position.metrics.get(TOTALS, {}))
-            loop = TrainingLoop(
+            account = step_account(
+                StepAccount,
                 config=config,
                 world=world,
                 plan=plan,
                 loader=data.loader,
                 trained=trained,
+                reporting=reporting,
+                registry=registry,
+                own_time=own_time,
+                recent=recent,
+                name_of=watchdog.name_of,
+                position=position,
+            )
+            loop = training_loop(
+                config=config,
+                world=world,
+                plan=plan,
+                run_folder=run_folder,
+                loader=data.loader,
+                trained=trained,
                 engine=engine,
-                train_step=TrainStep(
-                    engine,
-                    trained.backbone,
-                    trained.head,
-                    trained.center_optimizer,
-                    world=world,
-                    clock=clock,
-                    micro_batches=config.train.micro_batches,
-                    center_lr_share=config.optimizer.center_lr_share,
-                ),
                 clock=clock,
                 verification=verification,
-                checkpoints=RunCheckpoints(
-                    config=config,
-                    world=world,
-                    run_folder=run_folder,
-                    trained=trained,
-                    reporting=reporting,
-                    pair_names=verification.names,
-                    position=position,
-                ),
                 reporting=reporting,
-                skipped_images=SkippedImages(data.loader, metrics.skipped_records, log, before=totals.skipped_records),
-                watching=Watching(
-                    pulse,
-                    own_time,
-                    Stragglers(
-                        world,
-                        limit=config.failure.straggler_ratio,
-                        registry=registry,
-                        log=log,
-                        say=progress.say,
-                        name=watchdog.name_of,
-                    ),
-                    recent,
-                ),
+                account=account,
+                pulse=pulse,
                 stop=stop,
                 position=position,
             )
@@ -221,38 +214,22 @@ def train(config: Config) -> ExitCode:
                 log.exception("failed")
                 raise
             stop.satisfied()
-            engine.close()
             return code
 
 
-def _stopped_early() -> ExitCode:
+def _stopped_early(stop: StopRequest) -> ExitCode:
+    """All ranks have agreed on it: nothing is left to stop."""
+    stop.satisfied()
     return complain(
         "stopped on request before the first step, nothing is lost; run the same command again", ExitCode.STOPPED
     )
 
 
-def _grown(
-    config: Config,
-    trained: Trained,
-    engine: Engine,
-    data: Data,
-    identities: RunIdentities,
-    world: World,
-    stop: StopRequest,
-) -> Grown | None:
-    """Take over from the run that this one grows from, unless it has a checkpoint of its own by now."""
+def _growth(config: Config, world: World) -> Growth | None:
+    """The run that this one grows from, unless it has a checkpoint of its own by now."""
     if config.growth is None or first_rank_decides(world, lambda: bool(complete_checkpoints(config.run.output))):
         return None
-    return grow(
-        config,
-        trained,
-        data.loader.reader,
-        network=engine.to_evaluate,
-        names=lambda: identities.names,
-        world=world,
-        stop=stop,
-        say=lambda text: _say_first(world, text),
-    )
+    return Growth.open(config, world)
 
 
 def _claim(config: Config, identities: RunIdentities) -> Path:

@@ -6,14 +6,16 @@ from typing import Any
 import pytest
 import torch
 from gang import run_gang
-from training_on_ranks import LOSSES, continue_run, continue_runs
+from training_on_ranks import EXACT, LOSSES, continue_run, continue_runs
 
 from trainer.checkpoint import complete_checkpoints
 
 pytestmark = pytest.mark.distributed
 
 EACH = 5
-WORLDS = (4, 1, 3, 2, 2)
+MOVES = (4, 1, 3, 2)
+WORLDS = (*MOVES, 2)
+MODES = {"sface": "screened", "sface_dense": "dense", "cosface": "dense"} | dict.fromkeys(EXACT, "exact")
 Stages = list[list[dict[str, Any]]]
 
 
@@ -35,20 +37,28 @@ def stages(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Stages
     return found
 
 
-@pytest.mark.parametrize("loss", list(LOSSES))
+@pytest.mark.parametrize("loss", [*LOSSES, *EXACT])
 def test_a_run_that_moves_equals_the_run_that_stays(loss: str, stages: Stages, tmp_path: Path) -> None:
+    """After 20 steps on 4, 1, 3 and 2 ranks: weights, and the next step, which shows the momentum of all of them."""
     begun = continue_run(0, 1, tmp_path / "begun", loss, 0)
-    whole = continue_run(0, 1, tmp_path / "whole", loss, len(WORLDS) * EACH)
-    if loss == "sface":
-        assert "screened" in whole["modes"], "momentum of single rows moves, too"
+    whole = continue_run(0, 1, tmp_path / "whole", loss, len(MOVES) * EACH)
+    assert set(whole["modes"][4:]) == {MODES[loss]}, "the path meant, but for the first steps of a run"
     for stage, ranks in enumerate(stages):
         assert {rank[loss]["begin"] for rank in ranks} == {stage * EACH}
-    last = [rank[loss] for rank in stages[-1]]
-    centers = torch.cat([rank["centers"] for rank in last])
-    assert (centers - whole["centers"]).norm() < 1e-4 * (whole["centers"] - begun["centers"]).norm()
-    moved = (whole["backbone"] - begun["backbone"]).norm()
-    assert (last[0]["backbone"] - whole["backbone"]).norm() < 1e-4 * moved
+    limit = 1e-8 if loss in EXACT else 1e-4
+    last = [rank[loss] for rank in stages[len(MOVES) - 1]]
+    for name in ("centers", "centers_next", "momentum", "backbone", "backbone_next"):
+        found = last[0][name] if name.startswith("backbone") else torch.cat([rank[name] for rank in last])
+        assert found.dtype == (torch.float64 if loss in EXACT else torch.float32)
+        moved = whole[name] - begun[name] if name in ("centers", "backbone") else whole[name]
+        assert (found - whole[name]).norm() < limit * moved.norm(), name
     assert torch.equal(last[0]["backbone"], last[1]["backbone"])
+
+
+def test_classes_are_uneven_on_all_ranks_counts(stages: Stages) -> None:
+    for ranks, found in zip(WORLDS, stages, strict=True):
+        rows = {len(rank["sface"]["centers"]) for rank in found}
+        assert (len(rows) == 2) == (ranks > 1)
 
 
 def test_random_states_go_on_or_begin_anew(stages: Stages) -> None:

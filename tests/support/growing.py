@@ -1,6 +1,6 @@
 """An old run on a few people, and new ones grown from it, on any number of ranks; images and backbone are real."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from partial_fc import HeadStats
 from trainer.building import build_trained
 from trainer.checkpoint import Position, parts, save_checkpoint
 from trainer.config import Config, config_from
-from trainer.growth import grow, mean_embeddings, row_exchange
+from trainer.growth import Growth, mean_embeddings, row_exchange
 from trainer.run_data import open_data
 from trainer.run_identities import RunIdentities
 from trainer.stopping import StopRequest
@@ -92,13 +92,15 @@ def small_buffers(put: Callable[[Any, str, Any], None] = setattr) -> None:
     put(mean_embeddings, "BUFFER_BYTES", 2 * 4 * 8 * DIM)
 
 
-def old_run(rank: int, world_size: int, folder: Path, records: Path) -> dict[str, Any]:
+def old_run(
+    rank: int, world_size: int, folder: Path, records: Path, heads: Sequence[str] = tuple(HEADS), **tables: Any
+) -> dict[str, Any]:
     """Train each kind of head for a few steps and save; the centers and momentum of this rank, current."""
     small_buffers()
     world = World(rank, world_size, rank, torch.device("cpu"))
     found = {}
-    for head in HEADS:
-        config = config_for(folder / head, records, head, world_size)
+    for head in heads:
+        config = config_for(folder / head, records, head, world_size, **tables)
         data = open_data(config, world)
         identities = RunIdentities(data.loader.reader, data.num_identities, config.run.output)
         resolved = {"identities_sha256": identities.settle(None)}
@@ -111,13 +113,14 @@ def old_run(rank: int, world_size: int, folder: Path, records: Path) -> dict[str
                 engine.update(0.05, loss_finite=True)
                 trained.center_optimizer.step()
                 trained.center_optimizer.zero_grad()
-        config.run.output.mkdir(exist_ok=True)
+        config.run.output.mkdir(parents=True, exist_ok=True)
         save_checkpoint(
             config.run.output, trained, Position(9, 54, data.loader.state_dict()), config=config, world=world, keep=2
         )
         if world.is_first:
             identities.keep()
         found[head] = current(trained)
+        engine.close()
     return found
 
 
@@ -132,16 +135,15 @@ def grown_run(rank: int, world_size: int, folder: Path, records: Path, growth: d
         table = {"from": str(folder / head), "batch_size": 4} | growth
         config = config_for(folder / "grown", records, head, world_size, growth=table)
         data = open_data(config, world)
-        trained, engine = build_trained(config, data.num_identities, world)
+        growing = Growth.open(config, world)
+        trained, engine = build_trained(config, data.num_identities, world, check=growing.check)
         reader = data.loader.reader
         names = read_names(records / "identities.tsv", num_identities=data.num_identities)
-        grown = grow(
-            config,
+        grown = growing.carry_out(
             trained,
             reader,
             network=engine.to_evaluate,
             names=lambda: names,  # noqa: B023  # asked at once
-            world=world,
             stop=StopRequest(),
             say=told.append,
         )

@@ -186,6 +186,8 @@ def bad_file(kind, path):
         state[first] = torch.zeros(3, 5)
     elif kind == "unknown tensor":
         state["extra"] = torch.zeros(2)
+    elif kind == "diverged":
+        state[first].view(-1)[7] = float("nan")
     elif kind == "nested":
         state = {"backbone": state}
     elif kind == "empty":
@@ -213,6 +215,7 @@ def bad_file(kind, path):
         ("missing tensor", "layers.0.layers.0.weight [128, 3, 3, 3] is missing"),
         ("misshapen tensor", "is [3, 5] but the model wants [128, 3, 3, 3]"),
         ("unknown tensor", "extra [2] is unknown"),
+        ("diverged", "layers.0.layers.0.weight is not finite: the run they come from has diverged"),
     ],
 )
 def test_unusable_weights_give_one_line_and_change_nothing(tmp_path, monkeypatch, kind, message):

@@ -91,6 +91,11 @@ def spoil_names(place: Path) -> None:
     (place / "new" / "identities.tsv").write_bytes(b"0\tann\n1\t\xff\n")
 
 
+def name_with_a_tab(place: Path) -> None:
+    path = place / "new" / "identities.tsv"
+    path.write_text(path.read_text("utf-8").replace("eve", "e\tve"), "utf-8")
+
+
 def no_names(place: Path) -> None:
     (place / "new" / "identities.tsv").unlink()
 
@@ -128,6 +133,7 @@ def no_run(place: Path) -> None:
         (change_names, [], "does not hold the names that"),
         (None, ["growth.identities=absent.tsv"], "absent.tsv: no such file"),
         (spoil_names, [], "line 2"),
+        (name_with_a_tab, [], "give a whole number, one tab and a name without tabs"),
         (no_names, [], "no identity of the data set is one of the old run's: the data set goes by numbers"),
         (only_strangers, [], "the data set has names like 'stranger 0'"),
         (fill_output, [], "is not empty and holds no run"),

@@ -69,7 +69,17 @@ def load_weights(module: nn.Module, found: Mapping[str, Tensor], *, source: Path
     """Copy ``found``, read from ``source``, into ``module``; every name and shape must match.
 
     Raises:
-        ConfigError: tensors (a few are named) are missing, unknown or misshapen; ``module`` is then unchanged.
+        ConfigError: as ``check_weights``; ``module`` is then unchanged.
+    """
+    check_weights(module, found, source=source)
+    module.load_state_dict(found, strict=True)
+
+
+def check_weights(module: nn.Module, found: Mapping[str, Tensor], *, source: Path) -> None:
+    """Whether ``found``, read from ``source``, are weights of ``module``.
+
+    Raises:
+        ConfigError: tensors (a few are named) are missing, unknown or misshapen, or hold NaN or infinite numbers.
     """
     expected = module.state_dict()
     missing = [f"{name} {_shape(tensor)}" for name, tensor in expected.items() if name not in found]
@@ -86,7 +96,12 @@ def load_weights(module: nn.Module, found: Mapping[str, Tensor], *, source: Path
             _some(misshapen, "", ""),
         ]
         raise ConfigError(f"backbone weights {source}: {'; '.join(filter(None, wrong))}; {_way_out(found, expected)}")
-    module.load_state_dict(found, strict=True)
+    spoiled = [name for name, tensor in found.items() if not bool(tensor.isfinite().all())]
+    if spoiled:
+        raise ConfigError(
+            f"backbone weights {source}: {_some(spoiled, 'is', 'are')} not finite: the run they come from has "
+            "diverged, use an earlier checkpoint"
+        )
 
 
 def _some(names: list[str], one: str, several: str) -> str:

@@ -67,15 +67,15 @@ _check = TypeAdapter(Description)
 def read_description(folder: Path) -> Description:
     """The description of a checkpoint folder.
 
-    Raises ConfigError when there is none or of another format, DamagedCheckpointError when it is not what was written.
+    Raises ConfigError when it is of another format, DamagedCheckpointError when it is not what was written, or gone.
     """
     path = folder / NAME
     try:
         text = path.read_bytes().decode("ascii")
-    except FileNotFoundError:
-        raise ConfigError(f"{folder}: not a checkpoint, it has no {NAME}") from None
-    except (OSError, ValueError) as error:
-        raise DamagedCheckpointError(f"{path}: cannot be read ({error}); use another checkpoint") from None
+    except OSError as error:
+        raise DamagedCheckpointError(f"{path}: {error.strerror}; use another checkpoint") from None
+    except ValueError as error:
+        raise DamagedCheckpointError(f"{path}: damaged ({error}); use another checkpoint") from None
     try:
         found = json.loads(text)
         version, content = found["version"], found["content"]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.checkpoint.folders import FOLDER, folder_name
+from trainer.checkpoint.storage import file_lengths
 
 DRAFT, OLD = ".draft", ".old"
 DAMAGED = "damaged_"
@@ -39,11 +40,9 @@ class Draft:
 
         They are not where the ranks' machines have folders of the same name, but not the same folder.
         """
-        lengths: dict[str, int] = {}
-        for entry in index.values():
-            for chunk in entry["chunks"]:
-                lengths[chunk["file"]] = max(lengths.get(chunk["file"], 0), chunk["begin"] + chunk["size"])
-        for name, length in lengths.items():
+        chunks = (chunk for entry in index.values() for chunk in entry["chunks"])
+        ends = ((chunk["file"], chunk["begin"] + chunk["size"]) for chunk in chunks)
+        for name, length in file_lengths(ends).items():
             path = self.folder / name
             try:
                 found = path.stat().st_size
@@ -97,8 +96,9 @@ def remove_leftovers(run_folder: Path) -> None:
     for path in (run_folder / FOLDER).glob(".*"):
         if path.name.endswith((DRAFT, OLD)):
             shutil.rmtree(path, ignore_errors=True)
-    for path in (run_folder / FOLDER).glob("step_*/.*.tmp"):  # a score that was being added
-        path.unlink(missing_ok=True)
+    for pattern in (".*.tmp", "step_*/.*.tmp"):  # a link to the best, a score that was being added
+        for path in (run_folder / FOLDER).glob(pattern):
+            path.unlink(missing_ok=True)
 
 
 def remove_damaged(run_folder: Path) -> None:

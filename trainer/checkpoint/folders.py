@@ -18,6 +18,11 @@ def folder_name(step: int) -> str:
     return f"step_{step:08d}"
 
 
+def is_checkpoint_name(name: str) -> bool:
+    """Whether a folder of that name holds a checkpoint that is complete."""
+    return _NAME.fullmatch(name) is not None
+
+
 def step_of(folder: Path) -> int:
     """The step that the name of a checkpoint folder says."""
     match = _NAME.fullmatch(folder.name)
@@ -28,9 +33,11 @@ def step_of(folder: Path) -> int:
 def complete_checkpoints(run_folder: Path, *, before: int | None = None) -> list[Path]:
     """The run's complete checkpoints, oldest first, or those of steps before ``before``; drafts and what was set aside
     are not among them.
+
+    The name says that one was complete. Files that are missing since are damage, for whoever reads them to tell.
     """
-    found = (path.parent for path in (run_folder / FOLDER).glob(f"step_*/{NAME}"))
-    named = sorted((folder for folder in found if _NAME.fullmatch(folder.name)), key=step_of)
+    found = (path for path in (run_folder / FOLDER).glob("step_*") if is_checkpoint_name(path.name) and path.is_dir())
+    named = sorted(found, key=step_of)
     return [folder for folder in named if before is None or step_of(folder) < before]
 
 
@@ -59,7 +66,7 @@ def find_checkpoint(path: Path, which: str | None = None) -> Path:
 
     Raises ConfigError when there is none.
     """
-    if (path / NAME).exists():
+    if (path / NAME).exists() or (is_checkpoint_name(path.name) and path.is_dir()):
         if which is not None:
             raise ConfigError(f"{path} is one checkpoint: name its run folder to choose among several")
         return path

@@ -120,7 +120,7 @@ def _destinations(
     rows = {}
     for name in (CENTERS, CENTER_MOMENTUM):
         if name in reader.metadata.state_dict_metadata:
-            room = torch.empty(len(shard), trained.head.embedding_dim)
+            room = torch.empty(len(shard), trained.head.embedding_dim, dtype=trained.head.stored_centers.dtype)
             rows[name] = Part(room, shard.start, trained.head.num_classes)
     return tensors, rows, states
 

@@ -9,6 +9,7 @@ import math
 import os
 import sys
 import threading
+from collections.abc import Iterable
 from concurrent.futures import CancelledError
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -51,6 +52,14 @@ class Place:
     begin: int
     size: int
     sha256: str
+
+
+def file_lengths(ends: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """Bytes of each file, from the (file, end) of all chunks."""
+    lengths: dict[str, int] = {}
+    for file, end in ends:
+        lengths[file] = max(lengths.get(file, 0), end)
+    return lengths
 
 
 class RawWriter(StorageWriter):
@@ -146,6 +155,7 @@ class RawReader(StorageReader):
         self._places: dict[MetadataIndex, tuple[Place, torch.dtype, torch.Size]] = {}
         try:
             self.metadata = Metadata({name: self._tensor(name, entry) for name, entry in index.items()})
+            self._check_lengths()
         except DamagedCheckpointError:
             raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -223,7 +233,6 @@ class RawReader(StorageReader):
                 raise ValueError(f"a chunk of {name} does not fit it")
             if Path(place.file).name != place.file:
                 raise ValueError(f"{place.file!r} is outside the folder")
-            self._check_length(place)
             self._places[MetadataIndex(name, chunk.offsets)] = (place, dtype, chunk.sizes)
             chunks.append(chunk)
         # Whoever allocates by this size is then bounded by the files.
@@ -231,11 +240,16 @@ class RawReader(StorageReader):
             raise ValueError(f"the chunks of {name} are not all of it")
         return TensorStorageMetadata(TensorProperties(dtype=dtype), size, chunks)
 
-    def _check_length(self, place: Place) -> None:
-        path = self._folder / place.file
-        try:
-            found = path.stat().st_size
-        except OSError as error:
-            raise DamagedCheckpointError(f"{path}: {error.strerror}; use another checkpoint") from None
-        if place.begin + place.size > found:
-            raise DamagedCheckpointError(f"{path}: ends at byte {found} of more; use another checkpoint")
+    def _check_lengths(self) -> None:
+        """Every file ends where its last chunk does: what was appended is damage like what was cut off."""
+        ends = ((place.file, place.begin + place.size) for place, _, _ in self._places.values())
+        for name, length in file_lengths(ends).items():
+            path = self._folder / name
+            try:
+                found = path.stat().st_size
+            except OSError as error:
+                raise DamagedCheckpointError(f"{path}: {error.strerror}; use another checkpoint") from None
+            if found != length:
+                raise DamagedCheckpointError(
+                    f"{path}: ends at byte {found} instead of {length}; use another checkpoint"
+                )

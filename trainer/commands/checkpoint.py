@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from trainer.checkpoint import DamagedCheckpointError, Description, complete_checkpoints, read_description
-from trainer.checkpoint.description import NAME
 from trainer.checkpoint.draft import DAMAGED, DRAFT
 from trainer.checkpoint.folders import BEST, FOLDER, NEWEST, best_checkpoint, find_checkpoint
 from trainer.checkpoint.storage import RawReader
+from trainer.complaint import complain
 from trainer.errors import ConfigError, ExitCode
 
 MIB = 1 << 20
@@ -44,7 +44,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def list_all(args: argparse.Namespace) -> int:
-    """Print the checkpoints of a run, oldest first, and what is no checkpoint (any more) beside them."""
+    """Print the checkpoints of a run, oldest first, and what is no checkpoint (any more) beside them.
+
+    Exit code 1 if one is damaged, as far as can be told without reading it all.
+    """
     folders = _folders(args.path, None)
     best = best_checkpoint(args.path)
     found: list[Facts] = []
@@ -52,7 +55,7 @@ def list_all(args: argparse.Namespace) -> int:
         facts: Facts = {"checkpoint": folder.name, "damage": None}
         try:
             description = read_description(folder)
-            RawReader(folder, description.tensors)  # files there and long enough
+            RawReader(folder, description.tensors)  # files there and of the right length
             facts |= _summary(description)
         except ConfigError as error:
             facts["damage"] = str(error)
@@ -65,19 +68,25 @@ def list_all(args: argparse.Namespace) -> int:
     }
     if args.json:
         print(json.dumps({"checkpoints": found, "others": others}, indent=2))
-        return ExitCode.DONE
-    for facts in found:
-        print(_line(facts))
-    for name, text in others.items():
-        print(f"{name}  {text}")
-    return ExitCode.DONE
+    else:
+        for facts in found:
+            print(_line(facts))
+        for name, text in others.items():
+            print(f"{name}  {text}")
+    return ExitCode.FAILURE if any(facts["damage"] for facts in found) else ExitCode.DONE
 
 
 def inspect(args: argparse.Namespace) -> int:
-    """Print one checkpoint's description."""
+    """Print one checkpoint's description.
+
+    Exit code 1 if it is damaged, as far as can be told without reading it all.
+    """
     folder = find_checkpoint(args.path, args.checkpoint)
-    description = read_description(folder)
-    RawReader(folder, description.tensors)  # the index makes sense, files are there and long enough
+    try:
+        description = read_description(folder)
+        RawReader(folder, description.tensors)  # the index makes sense, files are there and of the right length
+    except DamagedCheckpointError as error:
+        return complain(str(error), ExitCode.FAILURE)
     sizes = _sizes(description)
     if args.json:
         facts: Facts = {"checkpoint": str(folder)}
@@ -122,10 +131,8 @@ def verify(args: argparse.Namespace) -> int:
 
 def _folders(path: Path, which: str | None) -> list[Path]:
     """All checkpoints of a run folder, or the one that is meant."""
-    if which is not None or (path / NAME).exists():
-        return [find_checkpoint(path, which)]
-    find_checkpoint(path)  # says what is wrong where there is none
-    return complete_checkpoints(path)
+    found = find_checkpoint(path, which)  # says what is wrong where there is none
+    return [found] if which is not None or found == path else complete_checkpoints(path)
 
 
 def _summary(description: Description) -> Facts:

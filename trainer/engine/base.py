@@ -6,6 +6,7 @@ Shape letters: B this rank's images of a micro-batch, S image side, D embedding 
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Self
 
 from torch import Tensor, nn
 
@@ -63,4 +64,17 @@ class Engine(ABC):
         """The network with its present weights, whole on this rank; all ranks call it."""
 
     def close(self) -> None:  # noqa: B027  # most have nothing to leave behind
-        """The last call, on all ranks together; not after an error, when others may not call it."""
+        """The last call, on all ranks together."""
+
+    def abandon(self) -> None:  # noqa: B027
+        """In the place of :meth:`close` after an error, when others may not call it: alone, and it cannot fail."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        """Whoever leaves by an error leaves alone, all others together."""
+        if kind is None:
+            self.close()
+        else:
+            self.abandon()

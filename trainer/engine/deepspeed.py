@@ -7,7 +7,7 @@ embeddings' gradient undoes (ZeRO 3 cannot be told to sum); the centers' gradien
 import copy
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -103,6 +103,11 @@ class DeepSpeedEngine(Engine):
         for _ in range(4):
             dist.all_reduce(self._last, group=self._engine.seq_data_parallel_group)
         self._engine.destroy()
+
+    def abandon(self) -> None:
+        """Take DeepSpeed's hooks off the network, before its groups are gone."""
+        with suppress(Exception):  # amid whatever has failed; what ended the run is told already
+            self._engine.destroy()
 
     def _update_whole(self) -> Outcome:
         """Without ZeRO DeepSpeed steps whatever the gradient is, and does not tell its norm."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from trainer.agreement import largest
 from trainer.world import World
 
+STRETCH = 1 << 12
 CLIP_EPSILON = 1e-6  # as torch.nn.utils.clip_grad_norm_ and DeepSpeed have it
 
 
@@ -24,8 +25,25 @@ def agreed_norm(gradients: Sequence[Tensor], world: World) -> float:
     Summed gradients are equal on all ranks, their norms only to rounding (another number of threads adds up in
     another order), and a decision or a factor made from those would let the weights drift apart.
     """
-    norm = float(torch.stack(torch._foreach_norm(gradients)).norm()) if gradients else 0.0  # type: ignore[arg-type]
+    norm = 0.0
+    if gradients and gradients[0].device.type == "cpu":
+        norm = float(torch.stack([_norm(gradient) for gradient in gradients]).norm())
+    elif gradients:
+        norm = float(torch.stack(torch._foreach_norm(gradients)).norm())  # type: ignore[arg-type]
     return largest(world, norm if math.isfinite(norm) else math.inf)
+
+
+def _norm(gradient: Tensor) -> Tensor:
+    """In float64, from float32 norms of short stretches: on the CPU torch's own loses four digits over 30 million
+    numbers.
+    """
+    # As it lies in memory, so that nothing is copied.
+    order = sorted(range(gradient.dim()), key=gradient.stride, reverse=True)
+    flat = gradient.permute(order).reshape(-1)
+    whole = len(flat) // STRETCH * STRETCH
+    stretches = flat[:whole].view(-1, STRETCH).norm(dim=1)
+    norm: Tensor = torch.cat([stretches, flat[whole:].norm()[None]]).double().norm()
+    return norm
 
 
 @torch.no_grad()

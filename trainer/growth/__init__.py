@@ -5,7 +5,7 @@ momentum; centers of new identities from the mean embedding of their images. The
 step 0, so from there on it resumes like any run, without the older one.
 """
 
-from trainer.growth.grow import GrowthStoppedError, grow
+from trainer.growth.grow import Growth, GrowthStoppedError
 from trainer.growth.grown import Grown
 
-__all__ = ["Grown", "GrowthStoppedError", "grow"]
+__all__ = ["Grown", "Growth", "GrowthStoppedError"]

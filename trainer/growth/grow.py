@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import nn
@@ -10,15 +9,13 @@ from torch import nn
 from data_pipeline import RecordReader
 from data_pipeline.identity_names import IdentityNames
 from trainer.agreement import any_rank, first_rank_decides
-from trainer.backbones.pretrained import load_weights
 from trainer.checkpoint import Trained
-from trainer.checkpoint.trained import load_optimizer_state
 from trainer.config import Config
-from trainer.errors import ConfigError
 from trainer.growth.grown import Grown
 from trainer.growth.matching import Matching, match
 from trainer.growth.mean_embeddings import ImageEmbedder
 from trainer.growth.new_centers import angles_of_kept, place_new_centers
+from trainer.growth.old_backbone import OldBackbone
 from trainer.growth.old_centers import take_centers
 from trainer.growth.old_run import OldRun, find_checkpoint, old_names
 from trainer.growth.together import each_rank
@@ -33,58 +30,84 @@ class GrowthStoppedError(Exception):
     """The run was asked to stop while it was growing; nothing is written, the same command starts over."""
 
 
-def grow(
-    config: Config,
-    trained: Trained,
-    reader: RecordReader,
-    *,
-    network: Callable[[], nn.Module],
-    names: Callable[[], IdentityNames | None],
-    world: World,
-    stop: StopRequest,
-    say: Callable[[str], None],
-) -> Grown:
-    """Fill ``trained``, freshly built, as ``config.growth`` says; nothing is written.
-
-    network: the backbone with its present weights, whole on this rank, asked of all ranks. names: of the data set's
-    identities, asked of rank 0 alone. All ranks call it, any number of them.
-    Raises ConfigError on all ranks where the old run is damaged or does not fit; GrowthStoppedError.
+class Growth:
+    """Growing from one old run, in two parts: what it has is read and held against a backbone that no engine has taken
+    apart yet, and only then is anything built on it.
     """
-    assert config.growth is not None, "asked to grow"
-    growth = config.growth
-    keep_momentum = growth.momentum == "keep"
-    folder, description = first_rank_decides(world, lambda: find_checkpoint(config))
-    old = each_rank(world, lambda: OldRun.open(folder, description), "growth")
-    matching = _matching(config, old, trained, reader, names, world)
-    say(
-        f"growing from {folder}: {matching.kept:,} identities stay, {matching.new:,} are new, {matching.left:,} leave; "
-        f"{len(matching.sample_images) + len(matching.images):,} images to embed"
-    )
-    _take_backbone(old, trained, world, keep_momentum=keep_momentum)
-    moved = take_centers(old, matching, trained, world, keep_momentum=keep_momentum)
-    embedder = ImageEmbedder(
-        network(),
-        reader,
-        config.data,
-        embedding_dim=trained.head.embedding_dim,
-        batch_size=growth.batch_size,
-        world=world,
-        between=_pause(world, stop, say, total=len(matching.images)),
-    )
-    own_angle, other_angle = angles_of_kept(embedder, matching, trained, world)
-    length, unusable = place_new_centers(embedder, matching, trained, moved, world)
-    return Grown(
-        folder=folder,
-        step=description.step,
-        kept=matching.kept,
-        new=matching.new,
-        left=matching.left,
-        vacant=matching.vacant,
-        unusable=unusable,
-        length=length,
-        own_angle=own_angle,
-        other_angle=other_angle,
-    )
+
+    def __init__(self, config: Config, old: OldRun, backbone: OldBackbone, world: World) -> None:
+        assert config.growth is not None, "asked to grow"
+        self._config = config
+        self._chosen = config.growth
+        self._old = old
+        self._backbone: OldBackbone | None = backbone
+        self._world = world
+
+    @classmethod
+    def open(cls, config: Config, world: World) -> "Growth":
+        """Find and read the old run, on every rank. Raises ConfigError on all of them where it is damaged."""
+        assert config.growth is not None, "asked to grow"
+        folder, description = first_rank_decides(world, lambda: find_checkpoint(config))
+        old = each_rank(world, lambda: OldRun.open(folder, description), "growth")
+        backbone = OldBackbone.read(old, world, keep_momentum=config.growth.momentum == "keep")
+        return cls(config, old, backbone, world)
+
+    def check(self, backbone: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Raises ConfigError where the old run's backbone is not one like ``backbone``, which is whole here, or its
+        momentum does not fit ``optimizer``.
+        """
+        assert self._backbone is not None, "before it is put in place"
+        self._backbone.check(backbone, optimizer)
+
+    def carry_out(
+        self,
+        trained: Trained,
+        reader: RecordReader,
+        *,
+        network: Callable[[], nn.Module],
+        names: Callable[[], IdentityNames | None],
+        stop: StopRequest,
+        say: Callable[[str], None],
+    ) -> Grown:
+        """Fill ``trained``, freshly built, as ``config.growth`` says; nothing is written. Once only.
+
+        network: the backbone with its present weights, whole on this rank, asked of all ranks. names: of the data set's
+        identities, asked of rank 0 alone. All ranks call it, any number of them.
+        Raises ConfigError on all ranks where the old run is damaged or does not fit; GrowthStoppedError.
+        """
+        old, chosen, world = self._old, self._chosen, self._world
+        matching = _matching(self._config, old, trained, reader, names, world)
+        say(
+            f"growing from {old.folder}: {matching.kept:,} identities stay, {matching.new:,} are new, "
+            f"{matching.left:,} leave; {len(matching.sample_images) + len(matching.images):,} images to embed"
+        )
+        assert self._backbone is not None, "growing happens once"
+        self._backbone.put_into(trained)
+        self._backbone = None  # as large as the network
+        moved = take_centers(old, matching, trained, world, keep_momentum=chosen.momentum == "keep")
+        embedder = ImageEmbedder(
+            network(),
+            reader,
+            self._config.data,
+            embedding_dim=trained.head.embedding_dim,
+            batch_size=chosen.batch_size,
+            world=world,
+            between=_pause(world, stop, say, total=len(matching.images)),
+        )
+        own_angle, other_angle = angles_of_kept(embedder, matching, trained, world)
+        length, unusable = place_new_centers(embedder, matching, trained, moved, world)
+        return Grown(
+            folder=old.folder,
+            step=old.description.step,
+            kept=matching.kept,
+            new=matching.new,
+            left=matching.left,
+            vacant=matching.vacant,
+            unusable=unusable,
+            length=length,
+            own_angle=own_angle,
+            other_angle=other_angle,
+        )
 
 
 def _matching(
@@ -113,30 +136,6 @@ def _matching(
 
     first_rank_decides(world, on_first)
     return found[0].share(world)
-
-
-def _take_backbone(old: OldRun, trained: Trained, world: World, *, keep_momentum: bool) -> None:
-    shared = old.description.shared
-    saved = {"backbone": shared["backbone"]} | ({"optimizer": shared["optimizer"]} if keep_momentum else {})
-    state = old.read(saved, world=world)
-    if keep_momentum:
-        _check_same_optimizer(old, trained.backbone_optimizer, state["optimizer"])
-    if trained.partitioned is not None:
-        trained.partitioned.load(state["backbone"], state.get("optimizer", {}))
-        return
-    load_weights(trained.backbone, state["backbone"], source=old.folder)
-    if keep_momentum:
-        load_optimizer_state(trained.backbone, trained.backbone_optimizer, state["optimizer"])
-
-
-def _check_same_optimizer(old: OldRun, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    kept = {key for of_parameter in state.values() for key in of_parameter}
-    expected = "momentum_buffer" if isinstance(optimizer, torch.optim.SGD) else "exp_avg"
-    if kept and expected not in kept:
-        raise ConfigError(
-            f"growth.momentum = 'keep': the backbone's optimizer in {old.folder} was another one, with "
-            f"{', '.join(sorted(kept))}: set growth.momentum = 'empty'"
-        )
 
 
 def _pause(world: World, stop: StopRequest, say: Callable[[str], None], *, total: int) -> Callable[[int], None]:

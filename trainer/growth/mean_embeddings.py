@@ -27,6 +27,7 @@ from trainer.growth.together import each_rank
 from trainer.world import World
 
 BUFFER_BYTES = 64 << 20  # of the sums of a window
+BATCHES_A_RANK = 4  # of a window: whoever asks the run to stop waits for no more
 UNIT = 2.0**40
 
 
@@ -67,8 +68,8 @@ class ImageEmbedder:
         out where the data set's configuration says so. Raises ConfigError on all ranks for a bad image otherwise, and
         for a backbone whose embeddings are not finite.
         """
-        batches_a_window = max(1, BUFFER_BYTES // (8 * self._dim * self._batch))
-        step = batches_a_window * self._batch
+        room = max(1, BUFFER_BYTES // (8 * self._dim * self._batch))
+        step = min(room, BATCHES_A_RANK * self._world.world_size) * self._batch
         windows = [range(first, min(first + step, len(images))) for first in range(0, len(images), step)]
         mine = [self._share(window) for window in windows]
         positions = torch.cat([images[part.start : part.stop] for part in mine]) if mine else images

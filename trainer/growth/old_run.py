@@ -53,7 +53,10 @@ class OldRun:
 
     def read(self, saved: Any, *, world: World) -> Any:
         """A part of the description with its tensors, whole, on all ranks. Raises ConfigError on all of them."""
-        tensors = empty_tensors(saved, self.reader.metadata)
+        try:
+            tensors = empty_tensors(saved, self.reader.metadata)
+        except (KeyError, TypeError, ValueError) as error:  # on every rank: all have the same description
+            raise ConfigError(f"{self.folder}: cannot be grown from ({error}); use another checkpoint") from None
         read_parts(self.reader, {name: Part(tensor) for name, tensor in tensors.items()}, world=world)
         return join_tree(saved, tensors)
 

@@ -50,7 +50,7 @@ def exchange_rows(files: RowFiles, renumbering: Renumbering, world: World) -> It
 
     They come some at a time, in no order. Blocks are read in file order, neighbouring ones by one rank, and rows change
     ranks in portions that need ``BUFFER_BYTES`` on the receiving side, whatever the numbers are. All ranks iterate to
-    the end. Raises ConfigError on all of them where one cannot read a block.
+    the end. Raises ConfigError on all of them where one cannot read a block, or finds NaN or infinite numbers in it.
     """
     fields = {"class": CLASS} | files.fields
     width = sum(field.nbytes for field in fields.values())
@@ -63,7 +63,14 @@ def exchange_rows(files: RowFiles, renumbering: Renumbering, world: World) -> It
         of_ranks = [of_rank[turn] if turn < len(of_rank) else None for of_rank in blocks]
 
         def read(block: int | None = of_ranks[world.rank]) -> tuple[Tensor, Rows]:
-            return renumbering.apply(*(files.read(block) if block is not None else _nothing(files.fields)))
+            classes, rows = renumbering.apply(*(files.read(block) if block is not None else _nothing(files.fields)))
+            for name, field in files.fields.items():
+                if field.width is not None and not bool(rows[name].isfinite().all()):
+                    raise ConfigError(
+                        f"growth: {name} of the old run's centers are not finite: it has diverged, "
+                        "grow from an earlier checkpoint"
+                    )
+            return classes, rows
 
         classes, rows = each_rank(world, read, "growth")
         rows["class"] = classes
