@@ -14,8 +14,8 @@ from partial_fc.tiled import normalize_rows
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 BINS = 4096  # over [0, pi]: quantiles to 0.0004 rad
-SAMPLED_CENTERS = 512  # of all classes, at even distances
-SAMPLED_EMBEDDINGS = 256  # of the global batch
+SAMPLED_CENTERS = 256  # of all classes, at even distances
+SAMPLED_EMBEDDINGS = 128  # of the global batch
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class AngleSurvey:
 def survey_angles(head: PartialFC, embeddings: Tensor, identities: Tensor) -> AngleSurvey:
     """[B, D] embeddings, [B] int64 identities -> the same survey on every rank; all ranks call it together.
 
-    Costs one all-gather of the batch, a product of at most 512 centers with 256 embeddings, and one all-reduce of
+    Costs one all-gather of the batch, a product of some 256 centers with 128 embeddings, and one all-reduce of
     64 KiB. The centers stay as they are.
     """
     collectives = head.collectives

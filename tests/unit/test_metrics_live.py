@@ -17,6 +17,7 @@ from small_faces import make_small_faces
 
 from data_pipeline import make_loader
 from partial_fc import ArcFace, CenterSGD, PartialFC, SFace
+from trainer.engine import DDPEngine
 from trainer.errors import ConfigError
 from trainer.metrics import Health, LiveMetrics, TrainingMetrics, exporter
 from trainer.metrics.head_speed import bare_flops, product_flop
@@ -24,6 +25,7 @@ from trainer.metrics.health import Verdict
 from trainer.metrics.recent import WINDOW_STEPS, RecentSteps
 from trainer.pulse import EVALUATING, LEFT, OPENING, STEP, Pulse
 from trainer.run_starts import STARTS, note_start
+from trainer.world import World
 
 pytestmark = pytest.mark.unit
 
@@ -164,12 +166,16 @@ def test_what_is_read_off_a_run(clock: Clock, tmp_path: Path) -> None:
     loader = make_loader(make_small_faces(tmp_path / "faces") / "train.rec", batch_size=4, decoder="cpu", image_size=32)
     head = PartialFC(3000, 16, SFace())
     optimizer = CenterSGD(head)
+    backbone = torch.nn.Linear(4, 16)
+    world = World(0, 1, 0, torch.device("cpu"))
+    engine = DDPEngine(backbone, torch.optim.SGD(backbone.parameters(), lr=0.1), world, image_size=32)
     LiveMetrics(
         recent=recent,
         health=Health(pulse, recent, factor=10.0, pause_seconds=300.0),
         head=head,
         center_optimizer=optimizer,
         loader=loader,
+        engine=engine,
         total_steps=10,
         bare_flops=1e9,
         registry=registry,
@@ -206,7 +212,7 @@ def test_what_is_read_off_a_run(clock: Clock, tmp_path: Path) -> None:
     assert value("pfc_memory_bytes", kind="host") > 1e7
     assert value("pfc_memory_bytes", kind="host_available") > 1e7
     assert registry.get_sample_value("pfc_memory_bytes", {"kind": "device"}) is None
-    for operation in ("all_gather", "reduce_scatter", "all_reduce"):
+    for operation in ("all_gather", "reduce_scatter", "all_reduce", "gradient_all_reduce"):
         assert value("pfc_collective_bytes_total", operation=operation) == 0, "a world of one"
         assert value("pfc_collective_seconds_total", operation=operation) == 0
 
