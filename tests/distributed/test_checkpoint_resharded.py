@@ -55,6 +55,15 @@ def test_a_run_that_moves_equals_the_run_that_stays(loss: str, stages: Stages, t
     assert torch.equal(last[0]["backbone"], last[1]["backbone"])
 
 
+def test_classes_that_had_no_sample_yet_are_known_wherever_they_move(stages: Stages) -> None:
+    before = None
+    for ranks in stages:
+        begin, end = (sum(rank["sface"]["unseen"][place] for rank in ranks) for place in (0, 1))
+        assert before in (None, begin)
+        assert 0 < end < begin
+        before = end
+
+
 def test_classes_are_uneven_on_all_ranks_counts(stages: Stages) -> None:
     for ranks, found in zip(WORLDS, stages, strict=True):
         rows = {len(rank["sface"]["centers"]) for rank in found}

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from partial_fc import CosFace, SFace
 from partial_fc.class_shard import class_shard
 from partial_fc.initial_centers import initial_centers
+from partial_fc.seen_classes import SeenClasses
 
 
 class ExactHead:
@@ -26,6 +27,7 @@ class ExactHead:
         self.stored_centers = nn.Parameter(initial_centers(self.class_shard, embedding_dim, 0).double())
         self.rows = None
         self.steps_taken = 0
+        self.seen = SeenClasses(self.class_shard, "cpu")
         self.stats = SimpleNamespace(mode="exact")
         self.control = SimpleNamespace(state=dict, load_state=lambda state: None)
 

@@ -74,6 +74,7 @@ def continue_run(rank: int, world_size: int, folder: Path, loss: str, steps: int
     position, damages = load_newest(folder, trained, world=world, seed=0)
     begin = position.step if position else 0
     drawn = torch.rand(3)
+    unseen = trained.head.seen.unseen
     modes = train_steps(trained, world, range(begin, begin + steps))
     after = Position(begin + steps, (begin + steps) * BATCH, {"epoch": 0, "samples": 0})
     config = config_from(
@@ -83,6 +84,7 @@ def continue_run(rank: int, world_size: int, folder: Path, loss: str, steps: int
     saver = CheckpointSaver(folder, config=config, world=world, retention=Retention(9))
     saver.save(trained, after)
     found = {"centers": trained.head.centers.detach().clone(), "backbone": flat(trained)}
+    found["unseen"] = (unseen, trained.head.seen.unseen)
     found["momentum"] = center_momentum(trained)  # after the centers were read: all rows are at now
     # One step more, for momentum: it is nine tenths of where everything goes. The checkpoint is written meanwhile.
     train_steps(trained, world, range(begin + steps, begin + steps + 1))

@@ -18,7 +18,7 @@ from trainer.checkpoint.draft import set_aside
 from trainer.checkpoint.folders import complete_checkpoints
 from trainer.checkpoint.parts import Part, PartsLoadPlanner
 from trainer.checkpoint.storage import DamagedCheckpointError, RawReader
-from trainer.checkpoint.trained import CENTER_MOMENTUM, CENTERS, Position, Trained, load_shared_state
+from trainer.checkpoint.trained import CENTER_MOMENTUM, CENTERS, SEEN_CLASSES, Position, Trained, load_shared_state
 from trainer.checkpoint.tree import empty_tensors, join_tree
 from trainer.errors import ConfigError
 from trainer.metrics_so_far import share_out
@@ -46,6 +46,8 @@ def load_checkpoint(folder: Path, trained: Trained, *, world: World, seed: int =
         motions = [each["motion"] for each in join_tree(states, tensors)]
         piece = _centers(description, trained, rows, shared["head"], motions)
         load_center_state(trained.head, trained.center_optimizer, [piece])
+        if SEEN_CLASSES in rows:
+            trained.head.seen.load_state(rows[SEEN_CLASSES].tensor)
         load_shared_state(trained, shared)
         if description.world_size != world.world_size:
             torch.manual_seed(((seed * 1_000_003 + description.step) * 4099 + world.rank) % (1 << 63))
@@ -122,6 +124,8 @@ def _destinations(
         if name in reader.metadata.state_dict_metadata:
             room = torch.empty(len(shard), trained.head.embedding_dim, dtype=trained.head.stored_centers.dtype)
             rows[name] = Part(room, shard.start, trained.head.num_classes)
+    if SEEN_CLASSES in reader.metadata.state_dict_metadata:  # earlier versions did not count them
+        rows[SEEN_CLASSES] = Part(torch.empty(len(shard), dtype=torch.uint8), shard.start, trained.head.num_classes)
     return tensors, rows, states
 
 

@@ -31,7 +31,7 @@ from trainer.checkpoint.parts import Part, PartsSavePlanner
 from trainer.checkpoint.retention import Retention
 from trainer.checkpoint.snapshot import HostBuffers, Snapshot
 from trainer.checkpoint.storage import RawWriter
-from trainer.checkpoint.trained import CENTER_MOMENTUM, CENTERS, Position, Trained, own_state, shared_state
+from trainer.checkpoint.trained import CENTER_MOMENTUM, CENTERS, SEEN_CLASSES, Position, Trained, own_state, shared_state
 from trainer.checkpoint.tree import split_tree
 from trainer.config import Config
 from trainer.world import World
@@ -303,6 +303,7 @@ def _parts(trained: Trained, *whole: dict[str, Any]) -> dict[str, Part]:
     rows = {
         CENTERS: head.stored_centers.detach(),
         CENTER_MOMENTUM: center_state(head, trained.center_optimizer)["momentum"],
+        SEEN_CLASSES: head.seen.state(),
     }
     parts = {
         name: Part(tensor, head.class_shard.start, head.num_classes)

@@ -11,7 +11,7 @@ from trainer.engine.loss_scale import LossScaler
 from trainer.engine.partitioned import PartitionedBackbone
 from trainer.world import World
 
-CENTERS, CENTER_MOMENTUM = "centers", "center_momentum"
+CENTERS, CENTER_MOMENTUM, SEEN_CLASSES = "centers", "center_momentum", "seen_classes"
 
 
 @dataclass
