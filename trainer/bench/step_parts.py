@@ -45,8 +45,8 @@ class PartsAlone:
         self._network.load_state_dict(self._trained.backbone.state_dict())
         seconds = dict.fromkeys((FORWARD, GATHER, HEAD, BACKWARD, EXCHANGE, OPTIMIZER), Seconds())
         embeddings = []
-        self._meet()
         for batch in batches:
+            self._meet()
             began = self._now()
             found = self._network(batch.images)
             seconds[FORWARD] += self._now() - began
@@ -59,10 +59,10 @@ class PartsAlone:
             seconds[HEAD] += head
             seconds[OPTIMIZER] += centers
             gradients.append(gradient)
-        self._meet()
         for batch, gradient in zip(batches, gradients, strict=True):
             self._optimizer.zero_grad()
             found = self._network(batch.images)
+            self._meet()  # as ranks come from the head together: else the last one has the machine for itself
             began = self._now()
             found.backward(gradient)
             seconds[BACKWARD] += self._now() - began
