@@ -77,9 +77,10 @@ def bench_restart(effort: RestartEffort, folder: Path, *, after_each: Callable[[
 
 @contextmanager
 def _launched(effort: RestartEffort, config: Path) -> Iterator[tuple["subprocess.Popen[str]", ArrivingLines]]:
-    """The run under the launcher; it and its ranks are gone after the block, which they are when it is killed."""
+    """The run under the launcher; it and its ranks are gone after the block, or when this process is killed."""
     command = [
-        *(sys.executable, "-m", "deploy.launch.agent", "--nproc-per-node", str(effort.world_size)),
+        *(sys.executable, "-m", "deploy.launch.worker", str(os.getpid())),  # ends with this process
+        *("-m", "deploy.launch.agent", "--nproc-per-node", str(effort.world_size)),
         *("--max-restarts", str(effort.repetitions), "-m", "trainer", "train", str(config)),
     ]
     environment = {key: value for key, value in os.environ.items() if key not in LAUNCHERS_VARIABLES}

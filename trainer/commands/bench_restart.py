@@ -2,6 +2,7 @@
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -49,10 +50,14 @@ def _run(arguments: argparse.Namespace) -> ExitCode:
     from trainer.bench.restart_table import format_restart_rows, write_restart_csv
 
     rows: list[RestartRow] = []
-    for classes in arguments.classes:
-        rows.append(_measure(arguments, classes))
-        if arguments.csv is not None:
-            write_restart_csv(arguments.csv, rows)
+    former = signal.signal(signal.SIGTERM, signal.default_int_handler)  # clears up, as Ctrl-C does
+    try:
+        for classes in arguments.classes:
+            rows.append(_measure(arguments, classes))
+            if arguments.csv is not None:
+                write_restart_csv(arguments.csv, rows)
+    finally:
+        signal.signal(signal.SIGTERM, former)
     print(format_restart_rows(rows))
     return ExitCode.DONE
 
