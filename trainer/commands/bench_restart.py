@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.backbones import BACKBONE_NAMES
-from trainer.bench.restart_problem import Restart, RestartEffort, RestartRow
+from trainer.bench.restart_problem import PARTS, Restart, RestartEffort, RestartRow
 from trainer.errors import ConfigError, ExitCode
 from trainer.world import launched_place
 
@@ -66,7 +66,8 @@ def _measure(arguments: argparse.Namespace, classes: int) -> RestartRow:
     from trainer.bench.restart_bench import bench_restart
 
     def say(done: int, restart: Restart) -> None:
-        text = f"{classes:,} classes: restart {done} of {arguments.repetitions} took {restart.total:.1f} s"
+        parts = ", ".join(f"{part.replace('_', ' ')} {getattr(restart, part):.2f}" for part in PARTS)
+        text = f"{classes:,} classes: restart {done} of {arguments.repetitions} took {restart.total:.1f} s: {parts}"
         print(text, file=sys.stderr, flush=True)
 
     effort = RestartEffort(
