@@ -1,5 +1,6 @@
 """A file that appears whole or not at all: written beside its place, then renamed into it."""
 
+import errno
 import os
 import secrets
 import weakref
@@ -8,6 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what writing alone meets; other errors may be of what is read
 
 
 def _close_and_unlink(stream: BinaryIO, temporary: Path) -> None:
@@ -21,7 +24,7 @@ def _close_and_unlink(stream: BinaryIO, temporary: Path) -> None:
 
 def _name_file(error: OSError, path: Path) -> None:
     """A failed write itself names no file, and "No space left on device" alone helps nobody."""
-    if error.filename is None and error.errno is not None:
+    if error.filename is None and error.errno in NO_ROOM:
         error.filename = str(path)
 
 

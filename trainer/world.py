@@ -37,6 +37,12 @@ class World:
         return self.rank == 0
 
 
+def for_a_launcher(code: str, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment of a launcher that this process starts: nobody's rank, and modules from the folder ``code``."""
+    kept = {key: value for key, value in environment.items() if key not in LAUNCHER_KEYS}
+    return kept | {"PYTHONPATH": os.pathsep.join(filter(None, (code, environment.get("PYTHONPATH"))))}
+
+
 def launched_place(environment: Mapping[str, str] = os.environ) -> tuple[int, int, int]:
     """``(rank, world_size, local_rank)`` as torchrun or any other launcher says; ``(0, 1, 0)`` without one.
 

@@ -11,7 +11,13 @@ import torch
 from checkpoint_reading import everything
 from training_on_ranks import continue_run, new_trained, train_steps
 
-from trainer.checkpoint import DamagedCheckpointError, load_checkpoint, load_newest, read_description
+from trainer.checkpoint import (
+    DamagedCheckpointError,
+    find_checkpoint,
+    load_checkpoint,
+    load_newest,
+    read_description,
+)
 from trainer.checkpoint.storage import RawReader
 from trainer.checkpoint.tree import empty_tensors, join_tree, split_tree
 from trainer.cli import main
@@ -166,3 +172,9 @@ def test_inspect_and_verify(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "damaged: " in capsys.readouterr().out
     assert main(["checkpoint", "inspect", str(run_folder / "nowhere")]) == 2
     assert "no such run folder" in capsys.readouterr().err
+
+
+def test_a_run_may_have_the_name_of_a_checkpoint(saved: Path, tmp_path: Path) -> None:
+    run = tmp_path / "step_00000012"
+    shutil.copytree(saved, run)
+    assert find_checkpoint(run) == run / "checkpoints" / "step_00000003"

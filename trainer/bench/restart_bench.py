@@ -20,10 +20,10 @@ from trainer.bench.restart_problem import PARTS, Restart, RestartEffort, Restart
 from trainer.bench.summary import quartiles
 from trainer.checkpoint.folders import complete_checkpoints
 from trainer.errors import PeerFailedError
+from trainer.world import for_a_launcher
 
 EACH = 10  # images of one identity; most identities have none, which changes nothing for the head
 LONGEST_WAIT_SECONDS = 300.0
-LAUNCHERS_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 CONFIG = """\
 [run]
 output = "{output}"
@@ -77,17 +77,16 @@ def bench_restart(effort: RestartEffort, folder: Path, *, after_each: Callable[[
 
 @contextmanager
 def _launched(effort: RestartEffort, config: Path) -> Iterator[tuple["subprocess.Popen[str]", ArrivingLines]]:
-    """The run under the launcher; it and its ranks are gone after the block, which they are when it is killed."""
+    """The run under the launcher; it and its ranks are gone after the block, or when this process is killed."""
     command = [
-        *(sys.executable, "-m", "deploy.launch.agent", "--nproc-per-node", str(effort.world_size)),
+        *(sys.executable, "-m", "deploy.launch.worker", str(os.getpid())),  # ends with this process
+        *("-m", "deploy.launch.agent", "--nproc-per-node", str(effort.world_size)),
         *("--max-restarts", str(effort.repetitions), "-m", "trainer", "train", str(config)),
     ]
-    environment = {key: value for key, value in os.environ.items() if key not in LAUNCHERS_VARIABLES}
     here = str(Path(trainer.__file__).parents[1])  # the same code, whatever is installed
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
     process = subprocess.Popen(
         command,
-        env=environment,
+        env=for_a_launcher(here),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -66,7 +66,8 @@ def find_checkpoint(path: Path, which: str | None = None) -> Path:
 
     Raises ConfigError when there is none.
     """
-    if (path / NAME).exists() or (is_checkpoint_name(path.name) and path.is_dir()):
+    torn = is_checkpoint_name(path.name) and path.is_dir() and not (path / FOLDER).exists()  # else a run of that name
+    if (path / NAME).exists() or torn:
         if which is not None:
             raise ConfigError(f"{path} is one checkpoint: name its run folder to choose among several")
         return path

@@ -2,13 +2,14 @@
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from trainer.backbones import BACKBONE_NAMES
-from trainer.bench.restart_problem import Restart, RestartEffort, RestartRow
+from trainer.bench.restart_problem import PARTS, Restart, RestartEffort, RestartRow
 from trainer.errors import ConfigError, ExitCode
 from trainer.world import launched_place
 
@@ -49,10 +50,14 @@ def _run(arguments: argparse.Namespace) -> ExitCode:
     from trainer.bench.restart_table import format_restart_rows, write_restart_csv
 
     rows: list[RestartRow] = []
-    for classes in arguments.classes:
-        rows.append(_measure(arguments, classes))
-        if arguments.csv is not None:
-            write_restart_csv(arguments.csv, rows)
+    former = signal.signal(signal.SIGTERM, signal.default_int_handler)  # clears up, as Ctrl-C does
+    try:
+        for classes in arguments.classes:
+            rows.append(_measure(arguments, classes))
+            if arguments.csv is not None:
+                write_restart_csv(arguments.csv, rows)
+    finally:
+        signal.signal(signal.SIGTERM, former)
     print(format_restart_rows(rows))
     return ExitCode.DONE
 
@@ -61,7 +66,8 @@ def _measure(arguments: argparse.Namespace, classes: int) -> RestartRow:
     from trainer.bench.restart_bench import bench_restart
 
     def say(done: int, restart: Restart) -> None:
-        text = f"{classes:,} classes: restart {done} of {arguments.repetitions} took {restart.total:.1f} s"
+        parts = ", ".join(f"{part.replace('_', ' ')} {getattr(restart, part):.2f}" for part in PARTS)
+        text = f"{classes:,} classes: restart {done} of {arguments.repetitions} took {restart.total:.1f} s: {parts}"
         print(text, file=sys.stderr, flush=True)
 
     effort = RestartEffort(
