@@ -54,3 +54,10 @@ def test_what_does_not_fit_is_told_on_all_ranks_before_an_engine_is_made(
     assert told[1] == told[0]
     assert not told[0][1], "nothing was split"
     assert "\n" not in told[0][0]
+
+
+@pytest.mark.parametrize("stage", [None, 3])
+def test_a_center_that_is_not_a_number_is_told_on_all_ranks(ranks: Ranks, stage: int | None) -> None:
+    told = [rank["diverged"].get(stage, "accepted") for rank in ranks]
+    assert told[0].startswith("growth: the old run's centers are not finite"), told
+    assert told[1] == told[0]

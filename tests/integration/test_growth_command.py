@@ -90,8 +90,8 @@ def test_who_stays_is_recognised_at_the_first_step(folder: Path, ranks: int) -> 
     theirs = normalize(before[WERE].double())
     angles, of_others = ((embeddings * each).sum(dim=1).acos() for each in (theirs, theirs.roll(1, 0)))
     (told,) = logged(grown, "grown")
-    assert told["own_angle"] == pytest.approx(float(angles.mean()), abs=1e-5)
-    assert abs(float(angles.mean() - of_others.mean())) > 1e-3, "it matters who is whose"
+    assert told["own_angle"] == pytest.approx(float(angles.mean()), abs=5e-6)
+    assert abs(float(angles.mean() - of_others.mean())) > 2e-5, "with anybody else's center it would be another"
     assert (told["kept"], told["new"], told["left"], told["vacant"], told["unusable"]) == (8, 4, 2, 0, 0)
 
 

@@ -45,7 +45,7 @@ def grow_by_engine(rank: int, world_size: int, folder: Path, old_records: Path, 
     for was in OLD_ENGINES:
         for stage in ENGINES:
             found[was, stage] = _grown(folder / f"old {was}" / HEAD, folder, records, stage, world)
-    return found | {"refused": refused(folder, records, world)}
+    return found | {"refused": refused(folder, records, world), "diverged": diverged(folder, records, world)}
 
 
 def _grown(old: Path, folder: Path, records: Path, stage: int | None, world: World) -> dict[str, Any]:
@@ -176,4 +176,20 @@ def refused(folder: Path, records: Path, world: World) -> dict[Any, tuple[str, b
                 build_trained(config, data.num_identities, world, check=Growth.open(config, world).check)
             except ConfigError as error:
                 told[name, stage] = str(error), bool(made)
+    return told
+
+
+def diverged(folder: Path, records: Path, world: World) -> dict[int | None, str]:
+    """By engine: what is said where a center that stays is NaN, which only the rank that reads it sees."""
+    old = folder / "old with a bad center"
+    if world.is_first:
+        shutil.copytree(folder / "old None" / HEAD, old)
+        _put(complete_checkpoints(old)[-1], "centers", float("nan"))
+    torch.distributed.barrier()
+    told = {}
+    for stage in (None, 3):
+        try:
+            _grown(old, folder, records, stage, world)
+        except ConfigError as error:
+            told[stage] = str(error)
     return told

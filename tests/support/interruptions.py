@@ -62,9 +62,18 @@ PLACES: dict[str, Callable[[Callable[[], None]], None]] = {
 
 
 def tell_of_engine() -> None:
-    """Lines on standard error when DeepSpeed's engine is closed or abandoned."""
+    """Lines on standard error when DeepSpeed's engine is closed or abandoned, and whether a signal could still change
+    the exit code by then.
+    """
+    satisfied: list[bool] = []
+    _after(StopRequest, "satisfied", lambda: satisfied.append(True))
     for name, what in (("close", "closed"), ("abandon", "abandoned")):
-        _after(DeepSpeedEngine, name, lambda what=what: print(f"engine {what}", file=sys.stderr, flush=True))
+
+        def tell(what: str = what) -> None:
+            heard = "nothing is left to stop" if satisfied else "signals are still heard"
+            print(f"engine {what}, {heard}", file=sys.stderr, flush=True)
+
+        _after(DeepSpeedEngine, name, tell)
 
 
 def _once(action: Callable[[], None]) -> Callable[[], None]:

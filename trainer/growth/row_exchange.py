@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from partial_fc import class_shard, partition
+from trainer.checkpoint.trained import CENTERS
 from trainer.errors import ConfigError
 from trainer.growth.matching import NEW
 from trainer.growth.row_files import Field, RowFiles, Rows
@@ -66,9 +67,9 @@ def exchange_rows(files: RowFiles, renumbering: Renumbering, world: World) -> It
             classes, rows = renumbering.apply(*(files.read(block) if block is not None else _nothing(files.fields)))
             for name, field in files.fields.items():
                 if field.width is not None and not bool(rows[name].isfinite().all()):
+                    what = "centers" if name == CENTERS else f"centers' {name.removeprefix('center_')}"
                     raise ConfigError(
-                        f"growth: {name} of the old run's centers are not finite: it has diverged, "
-                        "grow from an earlier checkpoint"
+                        f"growth: the old run's {what} are not finite: it has diverged, grow from an earlier checkpoint"
                     )
             return classes, rows
 
