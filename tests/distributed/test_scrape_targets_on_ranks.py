@@ -1,4 +1,4 @@
-"""Three ranks on two machines: every rank knows all addresses in rank order, rank 0 lists them, all learn if it cannot."""
+"""Three ranks on two machines: all know the addresses in rank order, rank 0 lists them, all learn if it cannot."""
 
 import json
 from contextlib import ExitStack
