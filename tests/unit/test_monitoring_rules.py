@@ -29,7 +29,7 @@ ROOT = RUNBOOK.parents[2]
 OF_OTHER_COLLECTORS = {"pfc_straggler_ratio", "pfc_slowest_rank"}
 
 # DELETE AFTER THE MERGE with the branch that adds them: metrics of the catalogue that this branch does not have yet.
-# test_no_name_waits_in_vain tells which have arrived; those of collectors beside TrainingMetrics (the second group) go to
+# test_no_name_waits_in_vain tells which have arrived; those of other collectors (the second group) go to
 # OF_OTHER_COLLECTORS.
 NOT_HERE_YET = {
     "pfc_angle_quantile_radians",
