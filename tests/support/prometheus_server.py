@@ -102,8 +102,16 @@ def _ready(address: str) -> bool:
 @contextmanager
 def prometheus(program: str, folder: Path, *, targets: Sequence[str]) -> Iterator[Prometheus]:
     """Scrape ``targets`` (host:port) every second; ``folder`` takes the configuration and the data."""
-    configuration, address = folder / "prometheus.yml", f"127.0.0.1:{free_ports(1)}"
+    configuration = folder / "prometheus.yml"
     configuration.write_text(CONFIGURATION.format(targets=json.dumps(list(targets))))
+    with prometheus_with(program, configuration) as server:
+        yield server
+
+
+@contextmanager
+def prometheus_with(program: str, configuration: Path) -> Iterator[Prometheus]:
+    """A server with that configuration file; the data lie beside it."""
+    folder, address = configuration.parent, f"127.0.0.1:{free_ports(1)}"
     command = [
         program,
         f"--config.file={configuration}",
