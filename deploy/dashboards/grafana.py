@@ -15,7 +15,7 @@ ANNOTATION_STEP = "15s"  # checkpoints closer than this are drawn as one
 
 def dashboard_json(dashboard: Dashboard, description: Description) -> Json:
     """What Grafana imports, provisions and exports."""
-    return {
+    found: Json = {
         "annotations": {"list": [_annotation(each) for each in description.annotations.values()]},
         "description": dashboard.description,
         "editable": True,
@@ -49,6 +49,16 @@ def dashboard_json(dashboard: Dashboard, description: Description) -> Json:
         "version": 1,
         "weekStart": "",
     }
+    for holder in [*found["annotations"]["list"], *(t for p in found["panels"] for t in p.get("targets", []))]:
+        holder["expr"] = _selecting(dashboard, holder["expr"])
+    return found
+
+
+def _selecting(dashboard: Dashboard, expression: str) -> str:
+    """Grafana escapes a variable for a regular expression only where several values may be picked: a dot in the name of
+    a single job would match anything.
+    """
+    return expression if dashboard.jobs == "many" else expression.replace('job=~"$job"', 'job="$job"')
 
 
 def _annotation(annotation: Annotation) -> Json:
@@ -85,7 +95,7 @@ def _variables(dashboard: Dashboard) -> list[Json]:
         _variable("job", "Job", "label_values(pfc_step, job)", several=several, sort=1),
     ]
     if dashboard.ranks:
-        found.append(_variable("rank", "Rank", 'label_values(pfc_step{job=~"$job"}, rank)', several=True, sort=3))
+        found.append(_variable("rank", "Rank", 'label_values(pfc_step{job="$job"}, rank)', several=True, sort=3))
     return found
 
 
