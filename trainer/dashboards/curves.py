@@ -44,7 +44,8 @@ def draw_lines(sheet: Sheet, box: Box, found: PanelAnswers, marks: Sequence[Mark
     low, high = _limits(axes, found, low, high)
     _thresholds(axes, found, low, high)
     _marks(axes, marks)
-    _value_axis(axes, panel.format, low, high, log=panel.log)
+    whole = all(bool((column[np.isfinite(column)] % 1 == 0).all()) for column in columns)
+    _value_axis(axes, panel.format, low, high, log=panel.log, whole=whole)
     _time_axis(axes, shown)
     _make_room(sheet, axes, box, lines)
 
@@ -112,27 +113,27 @@ def _layers(axes: Axes, x: Values, columns: list[Values]) -> tuple[float, float]
 
 
 def _limits(axes: Axes, found: PanelAnswers, low: float, high: float) -> tuple[float, float]:
+    """Set and return the ends of the value axis: the data, near thresholds, the panel's bounds, and a margin."""
     panel = found.panel
+    limits = [limit for limit, _ in panel.thresholds] if panel.threshold_lines else []
     if low > high:  # a logarithmic axis and nothing above 0
-        low, high = (0.1, 10.0) if panel.log else (0.0, 1.0)
-    for limit, _ in panel.thresholds if panel.threshold_lines else ():
-        if high < limit <= high + 2 * (high - low or abs(high)):  # near enough to be worth the room
-            high = limit
+        low, high = 0.1, 10.0
     if panel.log:
         low, high = low / 1.2, high * 1.2
-    elif low == high:
-        margin = abs(low) * 0.1 or 1.0
-        low, high = (0.0 if panel.low == 0 else low - margin), high + margin
-    else:
-        margin = 0.06 * (high - low)
-        low, high = low - margin, high + margin
-    if panel.low is not None and not (panel.log and panel.low <= 0):
-        low = min(panel.low, low) if low < panel.low - 0.1 * (high - panel.low) else panel.low
-    if panel.high is not None and low < panel.high:
-        high = panel.high
-        high += 0.03 * (high - low)
-    if panel.log:
         axes.set_yscale("log")
+        axes.set_ylim(low, high)
+        return low, high
+    if panel.low is not None:
+        low = min(low, panel.low)
+    span = high - low or abs(high)
+    if not span:  # nothing but zeros
+        high, span = (max(limits), 0.0) if limits and max(limits) > 0 else (1.0, 0.0)
+    high = max([high, *(limit for limit in limits if limit <= high + 2 * span)])  # near enough to be worth the room
+    margin = 0.06 * (high - low) or 0.1 * abs(high)
+    low = low - margin if panel.low is None or low < panel.low else panel.low
+    high = high + margin if panel.high is None or high > panel.high else panel.high
+    # A line along a bound is seen whole.
+    low, high = low - 0.02 * (high - low), high + 0.02 * (high - low)
     axes.set_ylim(low, high)
     return low, high
 
@@ -157,28 +158,30 @@ def _marks(axes: Axes, marks: Sequence[Mark]) -> None:
             )
 
 
-def _value_axis(axes: Axes, form: Format, low: float, high: float, *, log: bool) -> None:
+def _value_axis(axes: Axes, form: Format, low: float, high: float, *, log: bool, whole: bool) -> None:
     if log and high > 20 * low:
         axes.yaxis.set_major_locator(LogLocator(base=10, numticks=6))
         axes.yaxis.set_major_formatter(FuncFormatter(tick_writer(form)))
     else:
-        ticks = axis_ticks(low, high, form)
+        ticks = axis_ticks(low, high, form, whole=whole)
         axes.set_yticks(ticks.places, ticks.texts)
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _time_axis(axes: Axes, shown: TimeRange) -> None:
-    axes.set_xlim(shown.start, shown.end)
+    """Round times of day, or days where the range is long, in UTC."""
     dates: Any = matplotlib.dates  # untyped
     locator = dates.AutoDateLocator(tz=UTC, minticks=3, maxticks=6)
     first, last = (datetime.fromtimestamp(moment, UTC) for moment in (shown.start, shown.end))
-    places = locator.tick_values(first, last)
-    texts = dates.ConciseDateFormatter(locator, tz=UTC, show_offset=False).format_ticks(places)
-    # Days since 1970, as matplotlib's dates count, to seconds.
-    inside = [(86_400 * place, text) for place, text in zip(places, texts, strict=True)]
-    inside = [(place, text) for place, text in inside if shown.start <= place <= shown.end]
-    axes.set_xticks([place for place, _ in inside], [text for _, text in inside])
+    # matplotlib counts days since 1970.
+    places = [86_400 * float(place) for place in locator.tick_values(first, last)]
+    places = [place for place in places if shown.start <= place <= shown.end]
+    apart = places[1] - places[0] if len(places) > 1 else shown.end - shown.start
+    form = "%H:%M:%S" if apart < 59 else "%H:%M" if shown.end - shown.start < 86_400 else "%b %d %H:%M"
+    form = form if apart < 86_000 else "%b %d" if apart < 300 * 86_400 else "%Y"
+    axes.set_xlim(shown.start, shown.end)
+    axes.set_xticks(places, [f"{datetime.fromtimestamp(place, UTC):{form}}" for place in places])
 
 
 def _make_room(sheet: Sheet, axes: Axes, box: Box, legend_lines: int) -> None:
@@ -191,7 +194,7 @@ def _legend(sheet: Sheet, box: Box, entries: list[tuple[str, str, str, str]]) ->
     left, right = box.left + 0.12, box.right - 0.1
     x, line, texts, hidden = left, 0, [], 0
     for number, (name, value, shade, dashes) in enumerate(entries):
-        text = sheet.fitted(x + 0.25, 0, f"{name}  {value}", box.width - 0.6, fontsize=8, color=INK, va="center")
+        text = sheet.fitted(x + 0.25, 0, f"{name}: {value}", box.width - 0.6, fontsize=8, color=INK, va="center")
         width = sheet.text_width(text) + 0.25
         room = right - (0.7 if line == _MOST_LEGEND_LINES - 1 and number < len(entries) - 1 else 0.0)
         if x > left and x + width > room:

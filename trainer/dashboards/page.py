@@ -14,6 +14,7 @@ from trainer.dashboards.look import CARD, COLUMN, DPI, FRAME, GAP, GREY, INK, LI
 from trainer.dashboards.time_range import TimeRange
 from trainer.report.drawing import drawing_style
 
+DRAWN = ("timeseries", "heatmap", "stat", "bargauge", "table")
 _HEADER, _MARGIN, _TITLE = 0.62, 0.12, 0.3
 
 
@@ -69,7 +70,9 @@ def _panel(sheet: Sheet, box: Box, answers: PanelAnswers, marks: Sequence[Mark],
     sheet.fitted(box.left + 0.12, box.top - 0.17, answers.panel.title, box.width - 0.24, fontsize=10, color=INK,
                  fontweight="bold", va="center")  # fmt: skip
     inner = box.inside(top=_TITLE)
-    if answers.problem:
+    if answers.panel.kind not in DRAWN:
+        _note(sheet, inner, f"panels of type {answers.panel.kind or '?'} are not drawn here", GREY)
+    elif answers.problem:
         _note(sheet, inner, answers.problem, RED)
     elif not answers.series:
         _note(sheet, inner, "no data", GREY)
@@ -81,10 +84,8 @@ def _panel(sheet: Sheet, box: Box, answers: PanelAnswers, marks: Sequence[Mark],
         draw_number(sheet, inner, answers)
     elif answers.panel.kind == "bargauge":
         draw_bars(sheet, inner, answers)
-    elif answers.panel.kind == "table":
-        draw_table(sheet, inner, answers)
     else:
-        _note(sheet, inner, f"panels of type {answers.panel.kind or '?'} are not drawn here", GREY)
+        draw_table(sheet, inner, answers)
 
 
 def _note(sheet: Sheet, box: Box, text: str, shade: str) -> None:

@@ -10,7 +10,7 @@ from trainer.errors import ConfigError
 MOST_POINTS = 500
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400)
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhdw])")
 _EARLIEST, _LATEST = 0.0, 253_402_300_799.0  # up to the year 9999
 
 
@@ -51,7 +51,7 @@ def moment_seconds(text: str, option: str, now: float) -> float:
             return now
         if text.startswith("now-"):
             return now - duration_seconds(text[4:], option)
-        if re.fullmatch(r"\d+(\.\d+)?", text) and len(text) > 8:  # shorter digits are an ISO date: 20260131
+        if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) and len(text) > 8:  # shorter digits are an ISO date: 20260131
             moment = float(text)
         else:
             parsed = datetime.fromisoformat(text)

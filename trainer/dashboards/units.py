@@ -69,13 +69,16 @@ def value_text(value: float, form: Format) -> str:
     return number + suffix
 
 
-def axis_ticks(low: float, high: float, form: Format, *, most: int = 5) -> Ticks:
-    """Round numbers of the unit between ``low`` and ``high``, all in the same multiple of it."""
+def axis_ticks(low: float, high: float, form: Format, *, most: int = 5, whole: bool = False) -> Ticks:
+    """Round numbers of the unit between ``low`` and ``high``, all in the same multiple of it.
+
+    whole: the values are counts, so no fractions of one, where they are not percent or another multiple.
+    """
     if form.unit == "sci":
         places = _round_places(low, high, most)
         return Ticks(places, [_scientific(place, 2) for place in places])
     scale, suffix = _scale(form.unit, max(abs(low), abs(high)))
-    places = _round_places(low / scale, high / scale, most)
+    places = _round_places(low / scale, high / scale, most, whole=whole and scale == 1.0)
     decimals = _decimals_apart(places)
     return Ticks([place * scale for place in places], [f"{place:,.{decimals}f}{suffix}" for place in places])
 
@@ -90,7 +93,7 @@ def _scale(unit: str, size: float) -> tuple[float, str]:
     kind, _, text = unit.partition(":")
     if kind == "suffix":
         return 1.0, f" {text.strip()}"
-    scales = _SCALES.get(unit) or ((1.0, "" if unit == "locale" else f" {unit}"),)
+    scales = _SCALES.get(unit) or ((1.0, "" if unit == "locale" else f" {unit}".rstrip()),)
     if not size:  # zero of seconds is 0 s, not 0 ns
         return next(((factor, suffix) for factor, suffix in scales if factor >= 1.0), scales[-1])
     return next(((factor, suffix) for factor, suffix in reversed(scales) if size >= factor * (1 - 1e-9)), scales[0])
@@ -113,9 +116,9 @@ def _scientific(value: float, decimals: int) -> str:
     return mantissa if int(exponent) == 0 else f"{mantissa}e{int(exponent)}"
 
 
-def _round_places(low: float, high: float, most: int) -> list[float]:
+def _round_places(low: float, high: float, most: int, *, whole: bool = False) -> list[float]:
     margin = (high - low) * 1e-9
-    places = MaxNLocator(nbins=most, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    places = MaxNLocator(nbins=most, steps=[1, 2, 2.5, 5, 10], integer=whole).tick_values(low, high)
     return [float(place) for place in places if low - margin <= place <= high + margin]
 
 
