@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from trainer.dashboards import page
 from trainer.dashboards.answers import Answer, Mark, PanelAnswers
-from trainer.dashboards.curves import _buckets
+from trainer.dashboards.curves import _buckets, draw_lines
 from trainer.dashboards.figures import table_cells
 from trainer.dashboards.grafana_file import (
     SHIPPED,
@@ -147,14 +148,11 @@ def test_a_table_joins_by_labels() -> None:
 def test_the_legend_lies_on_nothing() -> None:
     """No two texts of a crowded page share a pixel."""
     many = [(f"rank {number}", series(number * 1e-3)) for number in range(40)]
-    panels = [panel(place=(x, y, 8, 8), format=panel().format) for x in (0, 8, 16) for y in (0, 8)]
+    panels = [panel(place=(x, y, 8, 8)) for x in (0, 8, 16) for y in (0, 8)]
     with drawing_style():
         sheet = Sheet(10, 10)
         texts = [sheet.fitted(1, 1 + number, "w" * 300, 2.0, fontsize=9) for number in range(4)]
         assert all(sheet.text_width(text) < 2.4 for text in texts)
-    from trainer.dashboards import page
-    from trainer.dashboards.curves import draw_lines
-
     with drawing_style():
         sheet = Sheet(18, 8)
         for each in panels:

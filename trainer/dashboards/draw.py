@@ -38,6 +38,8 @@ def draw_dashboards(request: Request, *, now: float) -> Iterator[Path]:
     Raises ConfigError for whatever cannot be used: see its one line.
     """
     asked = time_range(start=request.start, end=request.end, last=request.last, now=now)
+    if request.output.exists() and not request.output.is_dir():
+        raise ConfigError(f"--output {request.output}: not a folder; with --prometheus it takes several pictures")
     dashboards = read_dashboards(request.folder or SHIPPED, list(request.names))
     client = PrometheusClient(request.address)
     jobs = _jobs(client, request.job, asked)
