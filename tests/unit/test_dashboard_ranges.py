@@ -85,7 +85,8 @@ def test_substitution() -> None:
     values = {"job": "a", "__rate_interval": "60s"}
     assert substitute('x{job="$job"}[$__rate_interval]', values) == 'x{job="a"}[60s]'
     assert substitute('x{job=~"${job:regex}", y="[[job]]", z="${job}b"}', values) == 'x{job=~"a", y="a", z="ab"}'
-    assert substitute("x offset 5m", values) == "x offset 5m"
+    for plain in ("x offset 5m", 'label_replace(x, "a", "$1${2}", "b", "(.*)")', 'x{a=~"b$"}'):
+        assert substitute(plain, values) == plain
     with pytest.raises(UnknownVariableError, match="no variable jobs"):
         substitute("$jobs", values)
 

@@ -10,7 +10,8 @@ from trainer.errors import ConfigError
 
 ALL = "$__all"
 _MOST_NAMES = 20
-_USE = re.compile(r"\$\{(\w+)(?::\w+)?\}|\$(\w+)|\[\[(\w+)(?::\w+)?\]\]")
+_NAME = r"([A-Za-z_]\w*)"  # $1 belongs to PromQL's label_replace
+_USE = re.compile(rf"\$\{{{_NAME}(?::\w+)?\}}|\${_NAME}|\[\[{_NAME}(?::\w+)?\]\]")
 _LABEL_VALUES = re.compile(r"label_values\(\s*(?:(?P<selector>.*\S)\s*,)?\s*(?P<label>\w+)\s*\)", re.DOTALL)
 
 
