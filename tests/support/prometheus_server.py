@@ -100,10 +100,15 @@ def _ready(address: str) -> bool:
 
 
 @contextmanager
-def prometheus(program: str, folder: Path, *, targets: Sequence[str]) -> Iterator[Prometheus]:
-    """Scrape ``targets`` (host:port) every second; ``folder`` takes the configuration and the data."""
+def prometheus(
+    program: str, folder: Path, *, targets: Sequence[str], configuration_text: str | None = None
+) -> Iterator[Prometheus]:
+    """Scrape ``targets`` (host:port) every second; ``folder`` takes the configuration and the data.
+
+    configuration_text: the whole configuration, instead of that for ``targets``.
+    """
     configuration = folder / "prometheus.yml"
-    configuration.write_text(CONFIGURATION.format(targets=json.dumps(list(targets))))
+    configuration.write_text(configuration_text or CONFIGURATION.format(targets=json.dumps(list(targets))))
     with prometheus_with(program, configuration) as server:
         yield server
 

@@ -1,0 +1,1 @@
+"""Grafana dashboards: ``panels.toml`` describes them, ``generate`` writes the JSON files that Grafana imports."""
