@@ -29,6 +29,7 @@ from trainer.head_config import HeadConfig
 from trainer.optimizer_config import OptimizerConfig
 from trainer.schedule import ScheduleConfig
 from trainer.train_config import TrainConfig
+from trainer.writers.config import LogConfig
 
 
 class _Table(BaseModel):
@@ -94,12 +95,6 @@ class MetricsConfig(_Table):
 
     port: Annotated[int, Field(ge=1, le=65000)] | None = None  # None: no exporter
     address: str = "0.0.0.0"
-
-
-class LogConfig(_Table):
-    """How often a line goes to metrics.jsonl and the log."""
-
-    every_steps: Annotated[int, Field(ge=1)] = 10
 
 
 class Config(_Table):

@@ -187,6 +187,7 @@ class TrainingLoop:
             self._tell_of_journal()
             to.log.info("step", **{key: value for key, value in line.items() if key != "time"})
             to.progress.figures(line)
+            to.writers.write_line(line)
         to.progress.step()
 
     def _tell_of_a_step_passed_over(self, result: StepResult) -> None:
@@ -252,6 +253,7 @@ class TrainingLoop:
                 f"step {self._step}: {result.name} accuracy {100 * result.accuracy_mean:.2f}% "
                 f"± {100 * result.accuracy_std:.2f}"
             )
+        self._reporting.writers.write_verification(self._step, time.time(), results)
         if self._verification.problem is not None:
             self._warn("results of the verification are not stored", self._verification.problem)
         score = self._checkpoints.score_of(results)
