@@ -19,7 +19,7 @@ from typing import Any, Literal
 import wandb
 
 from trainer.writers.rows import LINE, Row, past_rows
-from trainer.writers.wandb_session import FILE, NOTHING, Session, open_session
+from trainer.writers.wandb_session import FILE, NOTHING, Session, open_session, remove_unsent
 
 FINISH_SECONDS = 60  # after the end of the input; the training has long gone on without us
 INIT_SECONDS = 20
@@ -44,7 +44,7 @@ def main() -> int:
         session = open_session(start.run_folder)
         run = _begin(start, session)
         if not run.offline:
-            _ask_server(run, session)
+            _ask_server(run, session, start)
         session.unfinished = Path(run.dir).parent.name
         session.save(start.run_folder)
         for row in _rows(start):
@@ -61,11 +61,14 @@ def main() -> int:
     return 0
 
 
-def _ask_server(run: Any, session: Session) -> None:
-    """What the server has of a killed session only the server knows."""
+def _ask_server(run: Any, session: Session, start: Start) -> None:
+    """What the server has of a killed session only the server knows; what it lacks is sent from the run's own files,
+    offline sessions included.
+    """
     step = int(run.summary.get(STEP, NOTHING))
     if step != session.step:
         session.step, session.parts = step, [LINE]
+    remove_unsent(start.run_folder, session)
 
 
 def _rows(start: Start) -> Iterator[Row]:
@@ -82,6 +85,7 @@ def _begin(start: Start, session: Session) -> Any:
             return _init(start, session, "online")
         except Exception as error:  # no key, no network, a service that is down: its errors are of many types
             reason = " ".join(str(error).split()) or type(error).__name__
+            wandb.teardown(exit_code=1)  # its service holds the run's id
             _warn(f"W&B cannot be reached ({reason[:200]}): curves are kept in {start.run_folder / 'wandb'}; "
                   "upload them with: wandb sync")  # fmt: skip
     return _init(start, session, "offline")

@@ -58,8 +58,18 @@ def open_session(run_folder: Path) -> Session:
         unfinished = None if unfinished is None else str(unfinished)
         session = Session(str(stored["id"]), int(stored["step"]), parts, unfinished)
     if session.unfinished is not None:
-        left = run_folder / FOLDER / Path(session.unfinished).name
-        if left.name.startswith("offline-run-") and not any(left.glob("*.synced")):
-            shutil.rmtree(left, ignore_errors=True)
+        _remove_offline(run_folder / FOLDER / Path(session.unfinished).name)
         session.unfinished = None
     return session
+
+
+def remove_unsent(run_folder: Path, session: Session) -> None:
+    """Remove the run's offline sessions that were never uploaded."""
+    for folder in (run_folder / FOLDER).glob(f"offline-run-*-{session.id}"):
+        _remove_offline(folder)
+
+
+def _remove_offline(folder: Path) -> None:
+    uploaded = any(folder.glob("*.synced"))
+    if folder.name.startswith("offline-run-") and not uploaded:
+        shutil.rmtree(folder, ignore_errors=True)
