@@ -14,7 +14,7 @@ from commands import pfc, run
 from prometheus_server import free_ports
 from rank_exporter import RankMetrics, served
 
-from trainer.top.endpoints import Endpoint, Sources
+from trainer.top.endpoints import Endpoint, Machine, Sources
 from trainer.top.fetch import LIMIT_BYTES, EndpointError, fetch
 from trainer.top.poll import Answer, Poller
 
@@ -24,8 +24,8 @@ HERE = "127.0.0.1"
 OK = b"HTTP/1.0 200 OK\r\n\r\n"
 
 
-def poll(*first: Endpoint, targets: Path | None = None) -> list[Answer]:
-    return asyncio.run(Poller(Sources(first, targets), timeout_seconds=10.0).poll())
+def poll(port: int, job: str | None = None) -> list[Answer]:
+    return asyncio.run(Poller(Sources((Machine(Endpoint(HERE, port), job),)), timeout_seconds=10.0).poll())
 
 
 def ports(answers: list[Answer]) -> list[tuple[int, bool]]:
@@ -113,7 +113,7 @@ def test_ranks_of_a_machine_are_found_from_its_first_port() -> None:
     ranks = {base + rank: RankMetrics(rank=rank, steps=1) for rank in range(18)}
     del ranks[base + 5]  # killed
     with served(ranks):
-        answers = poll(Endpoint(HERE, base))
+        answers = poll(base)
     assert ports(answers) == [(base + rank, rank != 5) for rank in range(18)]
     assert [answer.reading.rank for answer in answers if answer.reading] == [r for r in range(18) if r != 5]
 
@@ -123,15 +123,18 @@ def test_another_jobs_ranks_are_not_taken_for_this_ones() -> None:
     ours = {base + rank: RankMetrics(job="ours", rank=rank) for rank in range(2)}
     theirs = {base + 2 + rank: RankMetrics(job="theirs", rank=rank) for rank in range(2)}
     with served(ours | theirs):
-        assert ports(poll(Endpoint(HERE, base))) == [(base, True), (base + 1, True)]
-        assert ports(poll(Endpoint(HERE, base + 2))) == [(base + 2, True), (base + 3, True)]
+        assert ports(poll(base)) == [(base, True), (base + 1, True)]
+        assert ports(poll(base + 2)) == [(base + 2, True), (base + 3, True)]
+        assert ports(poll(base, "theirs")) == [(base + 2, True), (base + 3, True)]
+        (nobody,) = poll(base, "nobody's")
+        assert (nobody.reading, nobody.problem) == (None, "a rank of another run, ours, answers")
 
 
 def test_a_rank_that_comes_later_joins_and_one_that_goes_stays_as_gone() -> None:
     base = free_ports(3)
 
     async def polls() -> list[list[tuple[int, bool]]]:
-        poller = Poller(Sources((Endpoint(HERE, base),)), timeout_seconds=10.0)
+        poller = Poller(Sources((Machine(Endpoint(HERE, base)),)), timeout_seconds=10.0)
         with served({base: RankMetrics(rank=0)}):
             found = [ports(await poller.poll())]
             with served({base + 1: RankMetrics(rank=1)}):

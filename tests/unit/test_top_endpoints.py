@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from trainer.errors import ConfigError
-from trainer.top.endpoints import Endpoint, find_sources, parse_endpoint, read_targets
+from trainer.top.endpoints import Endpoint, Machine, find_sources, parse_endpoint, read_targets
 
 pytestmark = pytest.mark.unit
 
@@ -36,10 +36,10 @@ def test_host_and_port(text: str, endpoint: Endpoint | None) -> None:
 def test_a_run_and_its_folder_name_the_first_port(tmp_path: Path) -> None:
     config = tmp_path / "run.toml"
     config.write_text(RUN + "[metrics]\nport = 9600\n")
-    assert find_sources([str(config), str(tmp_path)], None).first_ports == (Endpoint("127.0.0.1", 9600),)
+    assert find_sources([str(config), str(tmp_path)], None).machines == (Machine(Endpoint("127.0.0.1", 9600), "run"),)
     config.write_text(RUN + '[metrics]\nport = 9600\naddress = "10.1.2.3"\n')
     sources = find_sources([str(config), "node-b:9600"], None)
-    assert sources.first_ports == (Endpoint("10.1.2.3", 9600), Endpoint("node-b", 9600))
+    assert sources.machines == (Machine(Endpoint("10.1.2.3", 9600), "run"), Machine(Endpoint("node-b", 9600)))
 
 
 def test_targets_of_prometheus(tmp_path: Path) -> None:

@@ -33,13 +33,20 @@ def parse_endpoint(text: str) -> Endpoint | None:
     return Endpoint(found["six"] or found["host"], int(found["port"]))
 
 
-@dataclass(frozen=True)
-class Sources:
-    """first_ports: a machine's first rank each, the others listen on the ports that follow. targets: a file_sd file,
-    read again at every refresh as Prometheus does.
+class Machine(NamedTuple):
+    """Whose ranks listen on ports from ``first`` on. job: the name of theirs where it is known; another run may have
+    been there first.
     """
 
-    first_ports: tuple[Endpoint, ...]
+    first: Endpoint
+    job: str | None = None
+
+
+@dataclass(frozen=True)
+class Sources:
+    """targets: a file_sd file, read again at every refresh as Prometheus does."""
+
+    machines: tuple[Machine, ...]
     targets: Path | None = None
 
 
@@ -49,21 +56,23 @@ def find_sources(places: list[str], targets: Path | None) -> Sources:
         raise ConfigError("say what to watch: RUN.toml, a run folder, HOST:PORT, or --targets FILE")
     if targets is not None:
         read_targets(targets)
-    return Sources(tuple(dict.fromkeys(_first_port(place) for place in places)), targets)
+    return Sources(tuple(dict.fromkeys(_machine(place) for place in places)), targets)
 
 
-def _first_port(place: str) -> Endpoint:
+def _machine(place: str) -> Machine:
     path = Path(place)
     if not path.exists() and (endpoint := parse_endpoint(place)) is not None:
-        return endpoint
+        return Machine(endpoint)
     if path.is_dir():
         path = path / RESOLVED
     elif not path.exists():
         raise ConfigError(f"{place}: neither a run's configuration nor HOST:PORT; such as run.toml or node-a:9500")
-    metrics = load_config(path).metrics
+    config = load_config(path)
+    metrics = config.metrics
     if metrics.port is None:
         raise ConfigError(f"{path}: metrics.port is not set, so its ranks serve no metrics: set [metrics] port = 9500")
-    return Endpoint(ANY_ADDRESS.get(metrics.address, metrics.address), metrics.port)
+    job = getattr(metrics, "job", None) or config.run.output.name
+    return Machine(Endpoint(ANY_ADDRESS.get(metrics.address, metrics.address), metrics.port), job)
 
 
 def read_targets(path: Path) -> tuple[Endpoint, ...]:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from trainer.errors import ConfigError
-from trainer.top.endpoints import Endpoint, Sources, read_targets
+from trainer.top.endpoints import Endpoint, Machine, Sources, read_targets
 from trainer.top.fetch import EndpointError, fetch
 from trainer.top.reading import Reading, parse_reading
 
@@ -33,11 +33,11 @@ class Poller:
         self._timeout_seconds = timeout_seconds
         self._targets_file = sources.targets
         self._targets: Sequence[Endpoint] = ()
-        self._machines: dict[Endpoint, list[Endpoint]] = {first: [] for first in sources.first_ports}
+        self._ranks: dict[Machine, list[Endpoint]] = {machine: [] for machine in sources.machines}
 
     def tried(self) -> str:
         """Where ranks were looked for, for a message."""
-        machines = [f"{first} and the {BLOCK - 1} ports after it" for first in self._machines]
+        machines = [f"{machine.first} and the {BLOCK - 1} ports after it" for machine in self._ranks]
         targets = [str(target) for target in self._targets]
         return (
             ", ".join([*machines, *targets[:BLOCK], *(["..."] if len(targets) > BLOCK else [])]) or "no target at all"
@@ -49,31 +49,33 @@ class Poller:
             with suppress(ConfigError):  # half-written or gone for a moment: what was there before still holds
                 self._targets = read_targets(self._targets_file)
         gate = asyncio.Semaphore(AT_ONCE)
-        machines = [self._poll_machine(first, gate) for first in self._machines]
+        machines = [self._poll_machine(machine, gate) for machine in self._ranks]
         answers: dict[Endpoint, Answer] = {}
         for part in await asyncio.gather(*machines, self._ask(self._targets, gate)):
             answers |= {answer.endpoint: answer for answer in part if answer.endpoint not in answers or answer.reading}
         return list(answers.values())
 
-    async def _poll_machine(self, first: Endpoint, gate: asyncio.Semaphore) -> list[Answer]:
-        known = self._machines[first]
+    async def _poll_machine(self, machine: Machine, gate: asyncio.Semaphore) -> list[Answer]:
+        known = self._ranks[machine]
         if not known:
-            return await self._discover(first, gate)
+            return await self._discover(machine, gate)
         # The port after the last one too: that rank may have come up since.
-        answers = await self._ask([*known, *_ports(first, len(known), 1)], gate)
-        ranks = answers[: max(len(known), _ranks(answers))]
-        self._machines[first] = [answer.endpoint for answer in ranks]
+        answers = await self._ask([*known, *_ports(known[-1], 1, 1)], gate)
+        ranks = answers[: max(len(known), ranks_of(answers, machine.job).stop)]
+        self._ranks[machine] = [answer.endpoint for answer in ranks]
         return ranks
 
-    async def _discover(self, first: Endpoint, gate: asyncio.Semaphore) -> list[Answer]:
+    async def _discover(self, machine: Machine, gate: asyncio.Semaphore) -> list[Answer]:
         answers: list[Answer] = []
         while len(answers) < MOST_RANKS:
-            answers += await self._ask(_ports(first, len(answers), BLOCK), gate)
-            if _ranks(answers) < len(answers):
+            block = await self._ask(_ports(machine.first, len(answers), BLOCK), gate)
+            answers += block
+            if not block or block[-1].reading is None:
                 break
-        ranks = answers[: _ranks(answers)]
-        self._machines[first] = [answer.endpoint for answer in ranks]
-        return ranks or answers[:1]
+        found = ranks_of(answers, machine.job)
+        ranks = answers[found.start : found.stop]
+        self._ranks[machine] = [answer.endpoint for answer in ranks]
+        return ranks or [_nobody(answers[0])]
 
     async def _ask(self, endpoints: Iterable[Endpoint], gate: asyncio.Semaphore) -> list[Answer]:
         async def ask(endpoint: Endpoint) -> Answer:
@@ -87,22 +89,32 @@ class Poller:
         return await asyncio.gather(*(ask(endpoint) for endpoint in endpoints))
 
 
+def _nobody(answer: Answer) -> Answer:
+    """Of the first port of a machine that has no rank of the job."""
+    if answer.reading is None:
+        return answer
+    return Answer(answer.endpoint, None, f"a rank of another run, {answer.reading.job}, answers")
+
+
 def _ports(first: Endpoint, start: int, count: int) -> list[Endpoint]:
     begin = first.port + start
     return [Endpoint(first.host, port) for port in range(begin, min(begin + count, HIGHEST_PORT + 1))]
 
 
-def _ranks(answers: Sequence[Answer]) -> int:
-    """How many of a machine's consecutive ports are this job's: up to the last that answers as a rank of the job of
-    the first one does. Another job's ranks may listen further up.
+def ranks_of(answers: Sequence[Answer], job: str | None) -> range:
+    """Which of a machine's consecutive ports are the job's, None: of the first that answers. Ports that do not answer
+    are, too, unless another job's are between them and those that do: a rank may be dead.
     """
-    job, count = None, 0
-    for number, answer in enumerate(answers, start=1):
+    start = stop = 0
+    for number, answer in enumerate(answers):
         if answer.reading is None:
             continue
-        if count == 0:
+        if stop == 0 and job is None:
             job = answer.reading.job
-        elif answer.reading.job != job:
+        if answer.reading.job in (None, job):
+            stop = number + 1
+        elif stop:
             break
-        count = number
-    return count
+        else:
+            start = number + 1
+    return range(start, stop) if stop else range(0)
