@@ -127,6 +127,8 @@ def test_wandb_has_every_line_once(output: Path) -> None:
     lines = [row for row in rows if "loss/total" in row]
     assert [row["step"] for row in lines] == list(range(1, STEPS + 1))
     for key, curve in SHOWN.items():
+        if key == "images_per_second":  # W&B keeps what it was told first; steps taken again had another speed
+            continue
         assert [row[curve] for row in lines] == [line[key] for line in journal(output)], curve
     (verified,) = [row for row in rows if "loss/total" not in row]
     assert verified["step"] == STEPS
