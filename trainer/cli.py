@@ -13,7 +13,7 @@ from trainer.errors import ConfigError, ExitCode, PeerFailedError
 from trainer.failure import exit_code, is_out_of_memory, reason
 from trainer.non_finite import NonFiniteError
 
-COMMANDS = ("data", "train", "eval", "report", "checkpoint", "bench")
+COMMANDS = ("data", "train", "eval", "report", "checkpoint", "bench", "top")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -29,6 +29,7 @@ from trainer.head_config import HeadConfig
 from trainer.optimizer_config import OptimizerConfig
 from trainer.schedule import ScheduleConfig
 from trainer.train_config import TrainConfig
+from trainer.writers.config import LogConfig
 
 
 class _Table(BaseModel):
@@ -97,12 +98,6 @@ class MetricsConfig(_Table):
     port_in_use: Literal["error", "next"] = "error"  # next: try further ones, as many apart as ranks on the machine
     job: str | None = None  # label of all series; None: name of the run's folder
     unhealthy_after: Annotated[float, Field(gt=1)] = 10.0  # no step for so many times the median of the last ones
-
-
-class LogConfig(_Table):
-    """How often a line goes to metrics.jsonl and the log."""
-
-    every_steps: Annotated[int, Field(ge=1)] = 10
 
 
 class Config(_Table):

@@ -8,10 +8,11 @@ from pathlib import Path
 WAITING_LINES = 10_000  # more are dropped, oldest first
 
 
-class LineFile:
+class AppendedFile:
     """Appends to ``path``, opening it for every line, so that it may be moved or deleted meanwhile.
 
-    problem: why lines wait; None while all is well. dropped: lines given up.
+    A record is written as a whole or waits as a whole. problem: why records wait; None while all is well. dropped:
+    records given up.
     """
 
     def __init__(self, path: Path) -> None:
@@ -22,12 +23,12 @@ class LineFile:
 
     @property
     def waiting(self) -> int:
-        """Lines not written yet."""
+        """Records not written yet."""
         return len(self._waiting)
 
-    def append(self, line: str) -> None:
-        """Write ``line``, after those that wait, or let it wait; a line is never written in part."""
-        self._waiting.append(line.encode() + b"\n")
+    def append_bytes(self, record: bytes) -> None:
+        """Write ``record``, after those that wait, or let it wait."""
+        self._waiting.append(record)
         try:
             with self.path.open("ab", buffering=0) as file:
                 while self._waiting:
@@ -46,6 +47,14 @@ class LineFile:
             while len(self._waiting) > WAITING_LINES:
                 self._waiting.popleft()
                 self.dropped += 1
+
+
+class LineFile(AppendedFile):
+    """The same of lines of text."""
+
+    def append(self, line: str) -> None:
+        """Write ``line``, after those that wait, or let it wait; a line is never written in part."""
+        self.append_bytes(line.encode() + b"\n")
 
     def write(self, text: str) -> None:
         """As of a text file, for loggers: whole lines only."""

@@ -1,5 +1,6 @@
 """The training loop: steps, and what happens between them — journal, metrics, evaluation, checkpoints, stopping."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -190,6 +191,7 @@ class TrainingLoop:
                 f"step {self._step}: {result.name} accuracy {100 * result.accuracy_mean:.2f}% "
                 f"± {100 * result.accuracy_std:.2f}"
             )
+        self._reporting.writers.write_verification(self._step, time.time(), results)
         if self._verification.problem is not None:
             self._reporting.warn("results of the verification are not stored", self._verification.problem)
         score = self._checkpoints.score_of(results)

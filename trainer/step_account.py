@@ -117,6 +117,7 @@ class StepAccount:
             self._tell_of_journal()
             to.log.info("step", **{key: value for key, value in line.items() if key != "time"})
             to.progress.figures(line)
+            to.writers.write_line(line)
         to.progress.step()
 
     def _tell_of_a_step_passed_over(self, step: int, result: StepResult) -> None:

@@ -39,6 +39,8 @@ from trainer.step_account import StepAccount
 from trainer.stopping import StopRequest, stop_on_signals
 from trainer.watched_world import watched_world
 from trainer.world import World
+from trainer.writers.packages import require_packages
+from trainer.writers.run_writers import open_writers
 
 JOURNAL = "metrics.jsonl"
 
@@ -48,6 +50,7 @@ def train(config: Config) -> ExitCode:
 
     Raises ConfigError or DataError before anything is written when the input cannot be used.
     """
+    require_packages(config.log)
     keep_freed_memory()
     pulse = Pulse()
     with ExitStack() as stack:
@@ -177,7 +180,9 @@ def train(config: Config) -> ExitCode:
             for line in grown.lines(config.growth) if grown is not None and config.growth is not None else ():
                 progress.say(line)
             progress.say(_opening(config, data, plan, world, position))
-            reporting = Reporting(_journal(run_folder, world, position, data), metrics, progress, log)
+            journal = _journal(run_folder, world, position, data)
+            writers = stack.enter_context(open_writers(config, run_folder, world, position, progress, log))
+            reporting = Reporting(journal, metrics, progress, log, writers)
             account = step_account(
                 StepAccount,
                 config=config,

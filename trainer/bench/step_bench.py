@@ -37,6 +37,7 @@ from trainer.run_verification import RunVerification
 from trainer.stopping import StopRequest
 from trainer.training import make_plan
 from trainer.world import World
+from trainer.writers.run_writers import RunWriters
 
 ENDLESS = 1_000_000  # steps planned: the learning rate stays what it is, and no last step is saved
 
@@ -77,6 +78,7 @@ def bench_step(
                 TrainingMetrics(registry),
                 stack.enter_context(progress),
                 stack.enter_context(rank_log(place, world.rank)),
+                RunWriters(terminal.write),
             )
 
         def account(own_time: OwnTime, place: Path) -> tuple[TimedAccount, Reporting]:

@@ -31,7 +31,15 @@ from trainer.checkpoint.parts import Part, PartsSavePlanner
 from trainer.checkpoint.retention import Retention
 from trainer.checkpoint.snapshot import HostBuffers, Snapshot
 from trainer.checkpoint.storage import RawWriter
-from trainer.checkpoint.trained import CENTER_MOMENTUM, CENTERS, SEEN_CLASSES, Position, Trained, own_state, shared_state
+from trainer.checkpoint.trained import (
+    CENTER_MOMENTUM,
+    CENTERS,
+    SEEN_CLASSES,
+    Position,
+    Trained,
+    own_state,
+    shared_state,
+)
 from trainer.checkpoint.tree import split_tree
 from trainer.config import Config
 from trainer.world import World

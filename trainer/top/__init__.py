@@ -1,0 +1,1 @@
+"""``pfc top``: what the ranks' metrics endpoints say, as a table at the terminal."""
