@@ -15,7 +15,7 @@ from trainer.assembly import step_account, step_clock, training_loop
 from trainer.building import build_trained
 from trainer.checkpoint import Position, Trained, complete_checkpoints, load_newest, save_checkpoint
 from trainer.complaint import complain
-from trainer.config import Config
+from trainer.config import Config, MetricsConfig
 from trainer.errors import ConfigError, ExitCode
 from trainer.growth import Grown, Growth, GrowthStoppedError
 from trainer.journal import Journal, forget_after
@@ -35,6 +35,7 @@ from trainer.run_identities import RunIdentities
 from trainer.run_starts import note_start
 from trainer.run_verification import RunVerification
 from trainer.schedule import learning_rate_schedule
+from trainer.scrape_targets import gather_addresses, scraped_host, write_targets
 from trainer.step_account import StepAccount
 from trainer.stopping import StopRequest, stop_on_signals
 from trainer.watched_world import watched_world
@@ -96,7 +97,7 @@ def train(config: Config) -> ExitCode:
             factor=config.metrics.unhealthy_after,
             pause_seconds=config.failure.stall_seconds,
         )
-        stack.enter_context(
+        port = stack.enter_context(
             exporter(
                 registry,
                 address=config.metrics.address,
@@ -166,6 +167,8 @@ def train(config: Config) -> ExitCode:
                 ),
                 registry=registry,
             )
+        if config.metrics.targets_file is not None and port is not None:
+            _list_targets(stack, config.metrics, run_folder.name, port, world)
         for damage in damages:
             log.warning("damaged checkpoint", reason=damage)
         log.info(
@@ -220,6 +223,14 @@ def train(config: Config) -> ExitCode:
                 raise
             stop.satisfied()
             return code
+
+
+def _list_targets(stack: ExitStack, metrics: MetricsConfig, run_name: str, port: int, world: World) -> None:
+    """Tell Prometheus where all ranks listen, until the run ends as it should."""
+    addresses = gather_addresses(world, scraped_host(metrics.address), port)
+    path, labels = metrics.targets_file, {"job": metrics.job or run_name}
+    assert path is not None, "asked for"
+    first_rank_decides(world, lambda: str(stack.enter_context(write_targets(path, addresses, labels))))
 
 
 def _stopped_early(stop: StopRequest) -> ExitCode:

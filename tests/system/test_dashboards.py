@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import Finished, pfc, run, running, torchrun
-from dashboard_metrics import NOT_YET_SERVED, metrics_of
+from dashboard_metrics import metrics_of
 from PIL import Image
 from prometheus_server import free_ports, prometheus, wait_for
 from small_faces import make_small_faces, write_run
@@ -110,8 +110,6 @@ def test_every_expression_has_data(live: Live, name: str) -> None:
         )
         found = []
         for asks, expression in expressions(dashboard):
-            if metrics_of(expression) & NOT_YET_SERVED:
-                continue
             series = live.client.over_time(
                 substitute(expression, values), start=shown.start, end=shown.end, step=shown.step
             )
@@ -137,12 +135,11 @@ def test_no_expression_for_another_job(live: Live) -> None:
         assert found == [], asks
 
 
-def test_metrics_that_are_listed_as_not_served_are_not(live: Live) -> None:
+def test_every_metric_is_served(live: Live) -> None:
     served = set(live.client.label_values("__name__", '{__name__=~"pfc_.+|process_.+"}'))
     assert "pfc_step" in served
-    assert not served & NOT_YET_SERVED, "delete the list in tests/support/dashboard_metrics.py"
     named = {m for each in read_dashboards(SHIPPED, []) for _, e in expressions(each) for m in metrics_of(e)}
-    assert named - served == named & NOT_YET_SERVED
+    assert named - served == set()
 
 
 def test_pictures_of_all_dashboards(live: Live, tmp_path: Path) -> None:

@@ -1,10 +1,10 @@
 """The table of metrics in trainer/metrics/README.md is what ranks export: names, types and labels."""
 
-import re
 from pathlib import Path
 
 import pytest
 import torch
+from metrics_table import told_metrics
 from prometheus_client import CollectorRegistry
 from small_faces import make_small_faces
 
@@ -18,10 +18,6 @@ from trainer.stragglers import Stragglers
 from trainer.world import World
 
 pytestmark = pytest.mark.unit
-
-README = Path(__file__).parents[2] / "trainer" / "metrics" / "README.md"
-ROW = re.compile(r"^\| `(\w+)` \| (counter|gauge|gauge 1|histogram) \|([^|]*)\|", re.MULTILINE)
-KINDS = {"counter": "counter", "gauge": "gauge", "gauge 1": "info", "histogram": "histogram"}
 
 
 def exported(folder: Path) -> dict[str, str]:
@@ -47,5 +43,4 @@ def exported(folder: Path) -> dict[str, str]:
 
 
 def test_every_metric_is_told_and_none_that_is_not_there(tmp_path: Path) -> None:
-    told = {name: KINDS[kind] for name, kind, _ in ROW.findall(README.read_text())}
-    assert told == exported(tmp_path / "faces")
+    assert told_metrics() == exported(tmp_path / "faces")

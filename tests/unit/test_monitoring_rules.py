@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
+from metrics_table import told_series
 from monitoring_files import (
     RULE_TESTS,
     RUNBOOK,
@@ -15,46 +16,13 @@ from monitoring_files import (
     runbook_queries,
     runbook_sections,
 )
-from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
 
 from trainer.config import Config
-from trainer.metrics import TrainingMetrics
 
 pytestmark = pytest.mark.unit
 
 ROOT = RUNBOOK.parents[2]
-
-# Of other collectors than TrainingMetrics, which need a run that goes on: that the source names them is what is tested.
-OF_OTHER_COLLECTORS = {"pfc_straggler_ratio", "pfc_slowest_rank"}
-
-# DELETE AFTER THE MERGE with the branch that adds them: metrics of the catalogue that this branch does not have yet.
-# test_no_name_waits_in_vain tells which have arrived; those of other collectors (the second group) go to
-# OF_OTHER_COLLECTORS.
-NOT_HERE_YET = {
-    "pfc_angle_quantile_radians",
-    "pfc_checkpoint_interval_steps",
-    "pfc_run_restarts",
-} | {
-    "pfc_collective_bytes_total",
-    "pfc_collective_seconds_total",
-    "pfc_data_queue_batches",
-    "pfc_data_queue_capacity_batches",
-    "pfc_head_bare_product_ratio",
-    "pfc_head_flops_per_second",
-    "pfc_healthy",
-    "pfc_images_per_second",
-    "pfc_memory_bytes",
-}
-
-SUFFIXES = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"], "info": ["_info"], "gauge": [""]}
-
-
-def registered_names() -> set[str]:
-    """Series that the registry of TrainingMetrics serves or will serve once they have a value."""
-    registry = CollectorRegistry()
-    TrainingMetrics(registry)
-    return {family.name + suffix for family in registry.collect() for suffix in SUFFIXES[family.type]}
 
 
 def rule_tests() -> list[dict[str, Any]]:
@@ -75,24 +43,7 @@ def test_names_are_found_in_queries() -> None:
 def test_every_metric_exists() -> None:
     raw = {name for name in used_names() if ":" not in name}
     assert len(raw) > 20
-    known = registered_names() | OF_OTHER_COLLECTORS | NOT_HERE_YET
-    assert raw - known == set(), "no registry serves these"
-
-
-def named_in_the_source() -> set[str]:
-    """Of the names that no TrainingMetrics registers, those that some file of the trainer gives to a metric."""
-    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "trainer").rglob("*.py"))
-    return {name for name in OF_OTHER_COLLECTORS | NOT_HERE_YET if f'"{name.removesuffix("_total")}"' in source}
-
-
-def test_other_collectors_have_what_is_said_to_be_theirs() -> None:
-    assert OF_OTHER_COLLECTORS - named_in_the_source() == set(), "no file of the trainer names these"
-    assert OF_OTHER_COLLECTORS - used_names() == set(), "no rule uses these"
-
-
-def test_no_name_waits_in_vain() -> None:
-    assert NOT_HERE_YET & named_in_the_source() == set(), "these have arrived: delete them from NOT_HERE_YET"
-    assert NOT_HERE_YET - used_names() == set(), "no rule uses these"
+    assert raw - told_series() == set(), "no rank exports these"
 
 
 def test_every_recorded_name_that_is_used_is_recorded() -> None:

@@ -78,7 +78,7 @@ def bench_step(
                 TrainingMetrics(registry),
                 stack.enter_context(progress),
                 stack.enter_context(rank_log(place, world.rank)),
-                RunWriters(terminal.write),
+                RunWriters(progress.say),
             )
 
         def account(own_time: OwnTime, place: Path) -> tuple[TimedAccount, Reporting]:
