@@ -117,6 +117,7 @@ def test_a_live_training_is_scraped(tmp_path: Path) -> None:
         training.on_all_ranks("up", lambda up: up == 1)
         check_counts(training)
         check_run_info(training)
+        check_what_is_served(training)
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=60)
         check_the_end(training, goal)
@@ -143,6 +144,27 @@ def check_run_info(training: Training) -> None:
     assert {(labels["world_size"], labels["num_images"], labels["num_classes"]) for labels in facts} == {
         (str(RANKS), "63", "9")
     }
+
+
+def check_what_is_served(training: Training) -> None:
+    """By a rank in the middle of a run: labels on everything, nothing for the linter, and that it is well."""
+    for rank, instance in enumerate(training.instances):
+        with urllib.request.urlopen(f"http://{instance}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+        assert check_metrics(text) == ""
+        series = [line for line in text.splitlines() if not line.startswith("#")]
+        assert len(series) > 200
+        assert all('job="run"' in line and f'rank="{rank}"' in line for line in series)
+        for name in (
+            "pfc_memory_bytes",
+            "pfc_collective_seconds_total",
+            "pfc_angle_quantile_radians",
+            "pfc_eta_seconds",
+        ):
+            assert any(line.startswith(name) for line in series), name
+        with urllib.request.urlopen(f"http://{instance}/healthz", timeout=10) as answer:
+            health = json.loads(answer.read())
+        assert (health["ready"], health["job"], health["rank"]) == (True, "run", str(rank)), health
 
 
 def check_the_end(training: Training, steps_seen: float) -> None:

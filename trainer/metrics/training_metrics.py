@@ -31,7 +31,7 @@ class TrainingMetrics:
         self.angle_quantile = Gauge(
             "pfc_angle_quantile_radians",
             "Quantiles of the angles between embeddings and class centers, measured every few steps.",
-            ["pair", "quantile"],
+            ["pair", "q"],  # "quantile" is for summaries
             registry=registry,
         )
         self.embedding_norm = Gauge(
