@@ -73,6 +73,7 @@ class CenterSGD(torch.optim.Optimizer):
             else:
                 self._update(gradient, group)
             self.head.steps_taken += 1
+            self.head.seen.take()
         return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:

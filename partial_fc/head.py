@@ -197,6 +197,7 @@ class PartialFC(nn.Module):
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradient of the centers, whatever ``set_to_none`` says."""
         self.row_gradient = None
+        self.seen.drop()
 
     def get_extra_state(self) -> dict[str, Any]:
         """For ``state_dict``: the step counter and the running means behind the cut, so that both go on."""

@@ -37,7 +37,6 @@ class HeadStep(torch.autograd.Function):
         if sum(sizes) == 0:
             raise ValueError("the global batch is empty: no rank has a sample")
         all_embeddings, all_identities = collectives.gather_batch(embeddings, identities, sizes)
-        head.seen.add(all_identities)
         all_unit, all_inverse = normalize_rows(all_embeddings)
         first = sum(sizes[: collectives.rank])
         here = slice(first, first + len(embeddings))
@@ -52,6 +51,7 @@ class HeadStep(torch.autograd.Function):
             ctx.embedding_gradient = through_normalization(unit_gradient, all_unit[here], all_inverse[here])
             ctx.row_gradient = step.center_gradient
             ctx.head = head
+            ctx.identities = all_identities
             squared_norm = ctx.embedding_gradient.double().square().sum()
         parts = [torch.stack([step.intra, step.inter]), step.moments, torch.stack([squared_norm, step.center_force])]
         totals = collectives.sum(torch.cat(parts))
@@ -69,6 +69,7 @@ class HeadStep(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             ctx.row_gradient.scale_(grad_output)
             ctx.head.add_gradient(ctx.row_gradient)
+            ctx.head.seen.add(ctx.identities)
         ctx.embedding_gradient = ctx.row_gradient = None
         return embedding_gradient if ctx.needs_input_grad[0] else None, None, None, None
 

@@ -10,10 +10,14 @@ from partial_fc.class_shard import ClassShard
 
 
 class SeenClasses:
-    """One byte per class of ``shard``; nothing is read back from the device while training goes on."""
+    """One byte per class of ``shard``; nothing is read back from the device while training goes on.
+
+    A sample counts when the optimizer has stepped: one of a step that is passed over has left no trace.
+    """
 
     def __init__(self, shard: ClassShard, device: torch.device | str) -> None:
         self._shard = shard
+        self._waiting: list[Tensor] = []
         self._seen = torch.zeros(len(shard), dtype=torch.bool, device=device)
 
     @property
@@ -22,9 +26,19 @@ class SeenClasses:
         return len(self._shard) - int(self._seen.sum())
 
     def add(self, identities: Tensor) -> None:
-        """[N] int64 global ids of a batch."""
-        _, rows = self._shard.local_rows(identities)
-        self._seen[rows] = True
+        """[N] int64 global ids of a batch whose gradient waits for the optimizer."""
+        self._waiting.append(identities)
+
+    def take(self) -> None:
+        """The optimizer has stepped."""
+        for identities in self._waiting:
+            _, rows = self._shard.local_rows(identities)
+            self._seen[rows] = True
+        self._waiting.clear()
+
+    def drop(self) -> None:
+        """The gradient was forgotten."""
+        self._waiting.clear()
 
     def to(self, device: torch.device | str) -> None:
         """Move to another device."""

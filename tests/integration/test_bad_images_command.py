@@ -63,16 +63,16 @@ def test_the_counter_is_exported_while_two_ranks_train(damaged: Path, tmp_path: 
         while min(counts) < 2:
             assert time.monotonic() < deadline, "the counters do not move"
             time.sleep(0.3)
-            counts = [exported(port + rank) for rank in range(2)]
+            counts = [exported(port, rank) for rank in range(2)]
 
 
-def exported(port: int) -> float:
+def exported(base: int, rank: int) -> float:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{base + rank}/metrics", timeout=5) as answer:
             text = answer.read().decode()
     except OSError:
         return 0.0
-    start = 'pfc_data_skipped_records_total{reason="truncated"} '
+    start = f'pfc_data_skipped_records_total{{job="out",rank="{rank}",reason="truncated"}} '
     return next(float(line.removeprefix(start)) for line in text.splitlines() if line.startswith(start))
 
 

@@ -70,8 +70,9 @@ def test_the_run_goes_on_and_says_so(case: Case, played: Path) -> None:
             (step, "disk_full", "error") for step in FAILED
         ]
         metrics = (folder / f"metrics_{rank}.txt").read_text().splitlines()
-        assert f'pfc_checkpoint_failures_total{{reason="disk_full"}} {len(FAILED)}.0' in metrics
-        assert f"pfc_last_checkpoint_step {FIRST}.0" in metrics
+        labels = f'job="out",rank="{rank}"'
+        assert f'pfc_checkpoint_failures_total{{{labels},reason="disk_full"}} {len(FAILED)}.0' in metrics
+        assert f"pfc_last_checkpoint_step{{{labels}}} {FIRST}.0" in metrics
 
 
 @pytest.mark.parametrize("case", MEANWHILE, ids=lambda case: case.name)

@@ -15,8 +15,6 @@ from monitoring_files import MONITORING, RULE_FILES
 from prometheus_server import Prometheus, free_ports, prometheus_with, wait_for
 from small_faces import make_small_faces, write_run
 
-from trainer.scrape_targets import write_targets
-
 PROMETHEUS = shutil.which("prometheus")
 pytestmark = [
     pytest.mark.system,
@@ -73,24 +71,22 @@ class Watched:
 
 
 def test_a_rank_that_is_gone_and_a_run_that_is_lost(tmp_path: Path) -> None:
-    """A rank freezes: it is down, the other is not. It is killed: the run ends, and its list of targets says so."""
+    """A rank freezes: it is down, the other is not. It is killed: the run ends, and its list of targets says so, until
+    the run is started again and stopped in order.
+    """
     assert PROMETHEUS is not None
     faces, base, mark = make_small_faces(tmp_path / "faces"), free_ports(RANKS), f"alerts-{os.getpid()}"
     config = write_run(tmp_path / "run.toml", output=tmp_path / "run", faces=faces, steps=1_000_000, batch_size=5)
-    overrides = [f"metrics.port={base}", "metrics.address=127.0.0.1", "checkpoint.every_steps=1000000"]
-    # For as long as this test may last, the other rank waits for the frozen one.
-    overrides += ["failure.silence_seconds=200", "run.timeout_seconds=200"]
-    command = launch(RANKS, "train", config, *(f"--set={override}" for override in overrides))
     targets, folder = tmp_path / "targets" / "run.json", tmp_path / "prometheus"
-    addresses = [f"127.0.0.1:{base + local_rank}" for local_rank in range(RANKS)]
+    overrides = [f"metrics.port={base}", f"metrics.job={JOB}", f"metrics.targets_file={targets}"]
+    # For as long as this test may last, the other rank waits for the frozen one.
+    overrides += ["checkpoint.every_steps=1000000", "failure.silence_seconds=200", "run.timeout_seconds=200"]
+    command = launch(RANKS, "train", config, *(f"--set={override}" for override in overrides))
     targets.parent.mkdir()
     folder.mkdir()
-    with (
-        prometheus_with(PROMETHEUS, hasty_configuration(folder, targets.parent)) as server,
-        running(command, cwd=tmp_path, mark=mark) as process,
-    ):
-        run = Watched(server, process)
-        with write_targets(targets, addresses, {"job": JOB}):
+    with prometheus_with(PROMETHEUS, hasty_configuration(folder, targets.parent)) as server:
+        with running(command, cwd=tmp_path, mark=mark) as process:
+            run = Watched(server, process)
             wait_for(run.takes_steps, "both ranks are found, scraped and take steps", deadline_seconds=120)
             wait_for(lambda: run.up() == {"0": 1.0, "1": 1.0}, "both are up")
             count = f'job:pfc_ranks:count{{job="{JOB}"}} == {RANKS}'
@@ -110,6 +106,12 @@ def test_a_rank_that_is_gone_and_a_run_that_is_lost(tmp_path: Path) -> None:
             (alert,) = wait_for(lambda: run.firing("PfcRunLost"), "the alert for the run")
             assert alert["job"] == JOB
             wait_for(lambda: not run.firing("PfcRankDown"), "no rank is down while others are up")
-        # The list is gone, as when a run ends in order: so are its targets, and the alert.
+        with running(command, cwd=tmp_path, mark=f"{mark}-again") as process:
+            run = Watched(server, process)
+            wait_for(run.takes_steps, "both ranks are back", deadline_seconds=120)
+            wait_for(lambda: not run.firing("PfcRunLost"), "the alert ends")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=60) == 75
+        assert not targets.exists(), "a run that ends in order takes its list away"
         wait_for(lambda: run.up() == {}, "Prometheus forgets the targets")
-        wait_for(lambda: not run.firing("PfcRunLost"), "the alert ends")
+        wait_for(lambda: not run.firing("PfcRunLost"), "and no alert comes")
