@@ -80,7 +80,6 @@ def train(config: Config) -> ExitCode:
             config.evaluation, run_folder=config.run.output, image_size=config.data.image_size, world=world
         )
         first_rank_decides(world, lambda: check_run_folder(config))
-        pulse.enter(LOADING)
         growth = _growth(config, world)
         pulse.enter(BUILDING)
         trained, engine = build_trained(
