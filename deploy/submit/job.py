@@ -25,7 +25,9 @@ class Toleration:
 
 @dataclass(frozen=True)
 class Resources:
-    """Of one node's part. cpus, memory: as Kubernetes writes them ("8", "32Gi"); shm: of /dev/shm. None: not asked for."""
+    """Of one node's part, None where nothing is asked for. cpus, memory: as Kubernetes has them ("8", "32Gi"); shm: of
+    /dev/shm.
+    """
 
     cpus: str | None = None
     memory: str | None = None
