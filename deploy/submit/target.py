@@ -18,6 +18,8 @@ class Status:
 
 
 STATES = ("waiting", "running", "done", "failed", "bad input", "stopped", "cancelled", "unknown")
+LIVE = ("waiting", "running")
+"""Of a run that has not ended: its name and its folder are taken."""
 
 
 class Target(Protocol):
