@@ -113,7 +113,7 @@ def test_help_of_all_options_can_be_shown() -> None:
 def test_the_registry(tmp_path: Path) -> None:
     registry = Registry(tmp_path / "jobs")
     assert registry.entries() == []
-    with pytest.raises(SubmitError, match="no run called 'one'.*none yet"):
+    with pytest.raises(SubmitError, match=r"no run called 'one'.*none yet"):
         registry.get("one")
     registry.write(ENTRY)
     registry.write(replace(ENTRY, name="before", submitted="2025-01-01T00:00:00+00:00"))
