@@ -120,10 +120,8 @@ class Supervisor:
         if code == BAD_INPUT:
             return "bad input", f"{what}: pfc logs {self._plan.name}"
         if self._asked:
-            kept = (
-                "a checkpoint was written" if code == STOPPED else f"at once ({what}); the newest checkpoint is whole"
-            )
-            return "cancelled", f"{kept}: submit it again to go on"
+            how = "nothing is lost" if code == STOPPED else f"at once ({what}), the newest checkpoint is whole"
+            return "cancelled", f"{how}: submit it again to go on"
         if self._is_over_time:
             return "stopped", f"its time limit of {self._plan.deadline_seconds} s is over: submit it again to go on"
         if code == STOPPED:

@@ -61,7 +61,7 @@ def test_a_killed_rank_brings_the_job_back_into_the_queue(
     lost = user.ranks()[1]
     assert b'NOTE=it\'s 1 "note"' in Path(f"/proc/{lost}/environ").read_bytes().split(b"\0")
     os.kill(lost, signal.SIGKILL)
-    assert "is running (slurm)" in user.refused(*submit)
+    assert "a run called 'two-nodes' is " in user.refused(*submit)
     wait_until(lambda: user.status("two-nodes")["state"] == "waiting", lambda: user.pfc("logs", "two-nodes").out)
     assert "BeginTime" in str(user.status("two-nodes")["detail"])
     slurm.start_queued_now()
