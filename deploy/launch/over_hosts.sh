@@ -60,19 +60,17 @@ trap 'stopped=yes; stop_all' INT TERM
 failures=0
 while true; do
     exec 4<> "$folder/stop"
-    connections=()
     for node in "${!hosts[@]}"; do
         "${ssh[@]}" "${hosts[$node]}" "bash -c $(printf '%q' "$(on_host "$node")")" < "$folder/stop" 4>&- &
-        connections+=($!)
     done
     # 2 if any host says so; 75 if hosts say so and none failed; else 1 if any failed.
     code=0
-    left=${#connections[@]}
+    left=${#hosts[@]}
     while [ "$left" -gt 0 ]; do
         connection=''
-        wait -n -p connection "${connections[@]}"
+        wait -n -p connection
         ended=$?
-        [ -n "$connection" ] || continue # a signal ends wait, but no connection
+        [ -n "${connection:-}" ] || continue # a signal ends wait, but no connection
         left=$((left - 1))
         case $ended in
             0) ;;

@@ -10,8 +10,8 @@
 # - A run keeps its global batch, whatever the nodes: data.batch_size becomes GLOBAL_BATCH / ranks, which must divide it
 #   (else all ranks end with bad input). The weights are those of the same run on any number of ranks with
 #   backbone.normalization "sync_batch" or "group"; plain batch norm sees the local batch, whose size changes.
-# - While it runs, a node that comes makes torchrun stop all workers and start them again with it: they write a
-#   checkpoint when they are asked to stop, and go on from there.
+# - A node that comes while it runs: torchrun means to stop all workers and start them again with it. Not tested; to
+#   add a node surely, stop one (all write a checkpoint and end) and start all of them.
 # - A node that is lost ends the run on all nodes, with code 1 after MAX_RESTARTS of torchrun's own (default 0). On
 #   several nodes those hung in trials with gloo: leave them at 0 there, and start all nodes again, which goes on from
 #   the newest checkpoint with the nodes that are left. On one node (MIN:MAX 1:1) MAX_RESTARTS=3 works.

@@ -42,7 +42,8 @@ def ssh_server(folder: Path, **settings: str) -> Iterator[str]:
     )
     (folder / "ssh.conf").write_text(
         # ssh takes the first value that it finds.
-        f"Host unreachable\n  Port 9\nHost *\n  HostName 127.0.0.1\n  Port {port}\n  User root\n  IdentityFile {folder}/user\n  BatchMode yes\n"
+        f"Host unreachable\n  Port 9\nHost *\n  HostName 127.0.0.1\n  Port {port}\n  User root\n"
+        f"  IdentityFile {folder}/user\n  BatchMode yes\n"
         f"  IdentitiesOnly yes\n  StrictHostKeyChecking no\n  UserKnownHostsFile {folder}/known\n  LogLevel ERROR\n"
     )
     with (folder / "sshd.log").open("wb") as log:

@@ -24,12 +24,18 @@ class Account:
     def state(self) -> Path:
         return self.folder / "state"
 
+    @property
+    def _own(self) -> dict[str, str]:
+        return {MARK: self.mark, "PFC_STATE_DIR": str(self.state)}
+
     def pfc(self, *arguments: str | Path, deadline_seconds: float = 120.0) -> Finished:
+        temporary = self.folder / ".tmp"
+        temporary.mkdir(exist_ok=True)
         # What it leaves running in the background must not hold our pipes open, so that is tested with it.
         done = subprocess.run(
             pfc(*arguments),
             cwd=self.folder,
-            env=environment() | self.settings | {MARK: self.mark, "PFC_STATE_DIR": str(self.state)},
+            env=environment() | self.settings | self._own | {"TMPDIR": str(temporary)},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -48,7 +48,7 @@ def test_a_killed_rank_brings_the_job_back_into_the_queue(
     slurm: Cluster, user: Account, faces: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    config = write_run(tmp_path / "run.toml", output=output, faces=faces, steps=300)
+    config = write_run(tmp_path / "run.toml", output=output, faces=faces, steps=40)
     submit = ("submit", "slurm", config, "--nodes", "2", "--cpus", "1", "--set", "failure.silence_seconds=5")
     submit = (*submit, "--name", "two-nodes", "--env", 'NOTE=it\'s 1 "note"')
     shown = user.done(*submit, "--dry-run")
@@ -74,7 +74,7 @@ def test_a_killed_rank_brings_the_job_back_into_the_queue(
     of_second = user.done("logs", "two-nodes", "--rank", "1")
     assert "rank 1 was ended by SIGKILL" in of_second
     assert "continuing at step" not in of_second
-    assert (output / "checkpoints" / "step_00000300").is_dir()
+    assert (output / "checkpoints" / "step_00000040").is_dir()
     assert "is not running: done" in user.refused("cancel", "two-nodes")
 
 
