@@ -83,6 +83,24 @@ def test_cancelled_once_it_writes_a_checkpoint(user: Account, faces: Path, tmp_p
     assert len(status["cancelled"]) == 1
 
 
+def test_a_dry_run_and_what_is_refused_leave_no_trace(user: Account, faces: Path, tmp_path: Path) -> None:
+    config = write_run(tmp_path / "run.toml", output=tmp_path / "out", faces=faces)
+    submit = ("submit", "local", config)
+    shown = user.done(*submit, "--nodes", "2", "--dry-run", "--set", "optimizer.lr=0.25", "--env", "NOTE=1 2")
+    assert "#   lr = 0.25\n" in shown
+    commands = [line for line in shown.splitlines() if line.startswith("env ")]
+    assert [f"PET_NODE_RANK={node} " in line for node, line in enumerate(commands)] == [True, True]
+    assert all("'NOTE=1 2'" in line for line in commands)
+    assert "the nearest known key is 'data.batch_size'" in user.refused(*submit, "--set", "data.batchsize=4")
+    assert "9 identities for 10 ranks" in user.refused(*submit, "--ranks-per-node", "10", "--set", "data.batch_size=2")
+    line = user.refused(*submit, "--env", "WANDB_API_KEY=hush")
+    assert "looks like a secret" in line
+    assert "hush" not in line
+    assert "--name Mine" in user.refused(*submit, "--name", "Mine")
+    assert "no run called 'out' was submitted from here" in user.refused("status", "out")
+    assert {path.name for path in tmp_path.iterdir()} == {".tmp", "run.toml"}
+
+
 def test_bad_input_is_not_started_again(user: Account, faces: Path, tmp_path: Path) -> None:
     config = write_run(tmp_path / "run.toml", output=tmp_path / "out", faces=faces)
     user.done("submit", "local", config, "--no-data", "--set", f"data.records={tmp_path / 'absent.rec'}")
