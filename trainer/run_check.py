@@ -79,6 +79,7 @@ def check_run(config: Config, *, world_size: int, with_data: bool = True) -> Che
     check_identities(reader, num_identities)
     _check_identities_go_round(num_identities, world_size)
     loader = open_loader(config, reader, World(0, world_size, 0, torch.device("cpu")), decoder="cpu")
+    _check_writable(config.run.output)
     config = _with_identities(config, reader, num_identities)
     plan = make_plan(config, loader)
     for path in config.evaluation.pairs:
@@ -86,7 +87,6 @@ def check_run(config: Config, *, world_size: int, with_data: bool = True) -> Che
     if config.backbone.pretrained is not None:
         check_weights(backbone, read_weights(config.backbone.pretrained), source=config.backbone.pretrained)
     check_run_folder(config)
-    _check_writable(config.run.output)
     resumes_from = _check_checkpoint(config, loader, num_identities)
     if config.growth is not None and resumes_from is None:
         _check_growth(config, backbone)

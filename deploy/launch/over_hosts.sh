@@ -63,6 +63,7 @@ while true; do
     for node in "${!hosts[@]}"; do
         "${ssh[@]}" "${hosts[$node]}" "bash -c $(printf '%q' "$(on_host "$node")")" < "$folder/stop" 4>&- &
     done
+    [ -z "$stopped" ] || stop_all # asked between two starts
     # 2 if any host says so; 75 if hosts say so and none failed; else 1 if any failed.
     code=0
     left=${#hosts[@]}

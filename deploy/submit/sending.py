@@ -8,6 +8,7 @@ from deploy.submit.job import Job
 from deploy.submit.own_options import options_of, target_of
 from deploy.submit.registry import Entry, Registry
 from deploy.submit.target import LIVE, Target
+from deploy.submit.targets import has_paths_of_its_own
 
 
 def send(target: Target, name: str, job: Job, arguments: argparse.Namespace, registry: Registry) -> str:
@@ -17,7 +18,7 @@ def send(target: Target, name: str, job: Job, arguments: argparse.Namespace, reg
     """
     with registry.locked():
         for entry in registry.entries():
-            if entry.name == job.name or entry.output == str(job.output):
+            if entry.name == job.name or _share_folder(entry, name, job):
                 _refuse_live(entry, job)
         line = target.submit(job)
         registry.write(
@@ -33,6 +34,12 @@ def send(target: Target, name: str, job: Job, arguments: argparse.Namespace, reg
             )
         )
     return line
+
+
+def _share_folder(entry: Entry, name: str, job: Job) -> bool:
+    """Whether both write into one folder of this machine; what is behind a path of containers, only they know."""
+    inside = has_paths_of_its_own(name, job.image) or has_paths_of_its_own(entry.target, None)
+    return entry.output == str(job.output) and not inside
 
 
 def _refuse_live(entry: Entry, job: Job) -> None:

@@ -4,6 +4,7 @@ import importlib
 from importlib.util import find_spec
 from typing import cast
 
+from deploy.submit.errors import SubmitError
 from deploy.submit.target import Target
 
 SUMMARIES = {
@@ -21,7 +22,9 @@ def target_names() -> list[str]:
 
 
 def load_target(name: str) -> type[Target]:
-    """Its class, imported now."""
+    """Its class, imported now. Raises SubmitError where it is not installed: a run may have been sent by another one."""
+    if name not in target_names():
+        raise SubmitError(f"there is no target '{name}' in this installation of pfc: {', '.join(target_names())}", 1)
     return cast("type[Target]", importlib.import_module(f"deploy.submit.{name}").TARGET)
 
 

@@ -53,8 +53,8 @@ def test_what_the_run_would_be(faces: Path, tmp_path: Path) -> None:
         (["--set", 'backbone.pretrained="absent.pt"'], "absent.pt"),
         (["--set", 'growth.from="absent"'], "no such run folder or checkpoint folder"),
         (["--set", "data.records=absent.rec"], "absent.rec"),
-        (["--set", "run.output=run.toml"], "is a file: name a folder"),
-        (["--set", "run.output=/proc/pfc"], "/proc"),
+        (["--set", "run.output=run.toml"], "run.toml is no folder"),
+        (["--set", "run.output=run.toml/out"], "run.toml is no folder"),
         (["--world-size", "0"], "at least one rank"),
     ],
 )
