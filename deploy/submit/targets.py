@@ -22,7 +22,7 @@ def target_names() -> list[str]:
 
 
 def load_target(name: str) -> type[Target]:
-    """Its class, imported now. Raises SubmitError where it is not installed: a run may have been sent by another one."""
+    """Its class, imported now. Raises SubmitError where it is not installed: another may have sent a run there."""
     if name not in target_names():
         raise SubmitError(f"there is no target '{name}' in this installation of pfc: {', '.join(target_names())}", 1)
     return cast("type[Target]", importlib.import_module(f"deploy.submit.{name}").TARGET)
