@@ -13,7 +13,9 @@ from trainer.errors import ConfigError, ExitCode, PeerFailedError
 from trainer.failure import exit_code, is_out_of_memory, reason
 from trainer.non_finite import NonFiniteError
 
-COMMANDS = ("data", "train", "eval", "report", "checkpoint", "bench", "top")
+COMMANDS = dict.fromkeys(("data", "train", "check", "eval", "report", "checkpoint", "bench", "top"), "trainer")
+# Of another package, which stands on its own feet and calls this one as a program: known by name alone.
+COMMANDS |= dict.fromkeys(("submit", "status", "logs", "cancel"), "deploy")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     # Of a known command, its own module alone: starting again after a failure is made of imports.
     for command in arguments[:1] if arguments and arguments[0] in COMMANDS else COMMANDS:
-        importlib.import_module(f"trainer.commands.{command}").add_parser(subparsers)
+        importlib.import_module(f"{COMMANDS[command]}.commands.{command}").add_parser(subparsers)
     parsed = parser.parse_args(arguments)
     handler: Callable[[argparse.Namespace], int] = parsed.handler
     try:

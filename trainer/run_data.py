@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from data_pipeline import RecordReader, check_identities, make_loader
-from data_pipeline.loader import Loader
+from data_pipeline.loader import DecoderName, Loader
 from trainer.agreement import first_rank_decides
 from trainer.config import Config
 from trainer.errors import ConfigError
@@ -20,10 +20,20 @@ class Data:
 
 def open_data(config: Config, world: World) -> Data:
     """Open and check the records. Raises DataError for input that cannot be trained on."""
-    reader = RecordReader(config.data.record_files(), skip_bad=config.data.bad_images == "skip")
+    reader = open_records(config)
     num_identities = config.data.num_identities or reader.num_identities
     # Reads every record's header: once is enough.
     first_rank_decides(world, lambda: check_identities(reader, num_identities))
+    return Data(open_loader(config, reader, world, decoder=config.data.decoder), num_identities)
+
+
+def open_records(config: Config) -> RecordReader:
+    """Of all shards. Raises DataError for files that are missing, cut, or not what they should be."""
+    return RecordReader(config.data.record_files(), skip_bad=config.data.bad_images == "skip")
+
+
+def open_loader(config: Config, reader: RecordReader, world: World, *, decoder: DecoderName) -> Loader:
+    """This rank's part. Raises DataError or ConfigError where the configured batches cannot be made of the images."""
     loader = make_loader(
         reader,
         batch_size=config.data.batch_size,
@@ -32,7 +42,7 @@ def open_data(config: Config, world: World) -> Data:
         seed=config.run.seed,
         order=config.data.order,
         drop_last=config.data.drop_last,
-        decoder=config.data.decoder,
+        decoder=decoder,
         device=world.device,
         image_size=config.data.image_size,
         augmentation=config.data.build_augmentation(),
@@ -48,7 +58,7 @@ def open_data(config: Config, world: World) -> Data:
     )
     if config.backbone.normalization == "batch":
         _check_local_batches(config, loader)
-    return Data(loader, num_identities)
+    return loader
 
 
 def _check_local_batches(config: Config, loader: Loader) -> None:

@@ -21,10 +21,7 @@ class RunVerification:
     """The run's pair sets, read once; every rank embeds its part of each. names: of the sets, in order."""
 
     def __init__(self, config: EvaluationConfig, *, run_folder: Path, image_size: int, world: World) -> None:
-        names = [path.stem for path in config.pairs]
-        if len(set(names)) != len(names):
-            raise ConfigError(f"evaluation.pairs: two files share the name '{max(names, key=names.count)}': rename one")
-        self.names = names
+        self.names = names_of_sets(config)
         self.problem: OSError | None = None  # why the last results could not be stored, on rank 0
         self._folder = run_folder / FOLDER
         self._world = world
@@ -79,3 +76,11 @@ class RunVerification:
         parts: list[torch.Tensor] | None = [part] * self._world.world_size if self._world.is_first else None
         dist.gather_object(part.cpu(), parts, dst=0)
         return parts
+
+
+def names_of_sets(config: EvaluationConfig) -> list[str]:
+    """What the pair sets are called, in order. Raises ConfigError for two of one name."""
+    names = [path.stem for path in config.pairs]
+    if len(set(names)) != len(names):
+        raise ConfigError(f"evaluation.pairs: two files share the name '{max(names, key=names.count)}': rename one")
+    return names

@@ -105,23 +105,29 @@ def choose_device(name: str, local_rank: int) -> torch.device:
     Raises ConfigError for a GPU that is not there.
     """
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    number = gpu_number(name)
     if name == "cpu" or (name == "auto" and gpus == 0):
         return torch.device("cpu")
-    index = local_rank
-    if name not in ("auto", "cuda"):
-        try:
-            device = torch.device(name)
-        except RuntimeError:
-            device = torch.device("meta")
-        if device.type != "cuda":
-            raise ConfigError(f"run.device '{name}' is unknown: use auto, cpu, cuda or cuda:N")
-        index = device.index if device.index is not None else local_rank
+    index = local_rank if number is None else number
     if index >= gpus:
         raise ConfigError(
             f"run.device '{name}' needs GPU {index} for local rank {local_rank}, this machine has {gpus}: "
             "start fewer processes per node or set run.device to 'cpu'"
         )
     return torch.device("cuda", index)
+
+
+def gpu_number(name: str) -> int | None:
+    """N of "cuda:N"; None for "auto", "cpu" and "cuda". Raises ConfigError for anything else; asks no driver."""
+    if name in ("auto", "cpu", "cuda"):
+        return None
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type != "cuda":
+        raise ConfigError(f"run.device '{name}' is unknown: use auto, cpu, cuda or cuda:N")
+    return device.index
 
 
 def prepare_deepspeed(world: World, environment: MutableMapping[str, str] = os.environ) -> None:

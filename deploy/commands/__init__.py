@@ -1,0 +1,1 @@
+"""Commands of ``pfc`` that send runs to schedulers and follow them."""

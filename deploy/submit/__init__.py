@@ -1,0 +1,1 @@
+"""Describes a run to whatever starts it: this machine, Docker, Kubernetes, Slurm."""

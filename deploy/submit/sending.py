@@ -1,0 +1,57 @@
+"""Sending a job to its target, and noting that it was sent."""
+
+import argparse
+from datetime import UTC, datetime
+
+from deploy.submit.errors import SubmitError
+from deploy.submit.job import Job
+from deploy.submit.own_options import options_of, target_of
+from deploy.submit.registry import Entry, Registry
+from deploy.submit.target import LIVE, Target
+from deploy.submit.targets import has_paths_of_its_own
+
+
+def send(target: Target, name: str, job: Job, arguments: argparse.Namespace, registry: Registry) -> str:
+    """Submit ``job`` to ``target``, which is called ``name``; the target's line.
+
+    Raises SubmitError where the run's name, or its folder, belongs to a run that is still live.
+    """
+    with registry.locked():
+        for entry in registry.entries():
+            if entry.name == job.name or _share_folder(entry, name, job):
+                _refuse_live(entry, job)
+        line = target.submit(job)
+        registry.write(
+            Entry(
+                name=job.name,
+                target=name,
+                options=options_of(type(target), arguments),
+                submitted=datetime.now(UTC).isoformat(timespec="seconds"),
+                config=str(job.config),
+                output=str(job.output),
+                nodes=job.nodes,
+                ranks_per_node=job.ranks_per_node,
+            )
+        )
+    return line
+
+
+def _share_folder(entry: Entry, name: str, job: Job) -> bool:
+    """Whether both write into one folder of this machine; what is behind a path of containers, only they know."""
+    inside = has_paths_of_its_own(name, job.image) or has_paths_of_its_own(entry.target, None)
+    return entry.output == str(job.output) and not inside
+
+
+def _refuse_live(entry: Entry, job: Job) -> None:
+    state = target_of(entry).status(entry.name).state
+    if state not in LIVE:
+        return
+    if entry.name == job.name:
+        raise SubmitError(
+            f"a run called '{entry.name}' is {state} ({entry.target}): pfc status {entry.name}; pfc cancel "
+            f"{entry.name}, or give this one another --name"
+        )
+    raise SubmitError(
+        f"run.output {job.output} belongs to '{entry.name}', which is {state} ({entry.target}): two runs would write "
+        f"into one folder; pfc cancel {entry.name}, or --set run.output=..."
+    )
