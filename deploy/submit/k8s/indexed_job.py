@@ -1,8 +1,8 @@
 """An Indexed Job, one pod for each node, and the headless Service by which they find the first.
 
-What starts all nodes again: when one pod fails, the launchers of the others see it and end with 1 within a minute; the Job
-replaces every pod that has ended, each under its own index and name, and the new ones meet at the same address. So a
-restart of the run is one failure of each index, and ``backoffLimitPerIndex`` counts restarts of the run. (A
+What starts all nodes again: when one pod fails, the launchers of the others see it and end with 1 within a minute; the
+Job replaces every pod that has ended, each under its own index and name, and the new ones meet at the same address. So
+a restart of the run is one failure of each index, and ``backoffLimitPerIndex`` counts restarts of the run. (A
 ``backoffLimit`` would count pods, as many as there are nodes, and make the delay double with each of them.)
 """
 

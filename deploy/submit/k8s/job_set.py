@@ -27,8 +27,8 @@ def job_set_spec(
 ) -> Document:
     """place: variables that say where the pod stands. capped: whether the Job keeps the deadline.
 
-    The first pod that fails fails its Job, and the JobSet makes a new one; exit codes 75 and 2 are the Job's own affair,
-    as without a JobSet, but that 2 must end the JobSet as well.
+    The first pod that fails fails its Job, and the JobSet makes a new one. Exit codes 75 and 2 are the Job's own
+    affair, as without a JobSet, but that 2 must end the JobSet as well.
     """
     template: Document = {"metadata": {"labels": job_labels}} if job_labels else {}
     template["spec"] = {

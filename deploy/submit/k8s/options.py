@@ -14,9 +14,10 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 class Options:
     """Of this target.
 
-    namespace, context: None: as the kubeconfig says. kubeconfig: None: KUBECONFIG, ~/.kube/config, or the service account of
-    the pod that this runs in. max_restarts: of all nodes together, after failures. monitor_labels: by which the
-    operator's Prometheus selects PodMonitors. startup_seconds: until the first step; a pod that takes longer is ended.
+    namespace, context: None: as the kubeconfig says. kubeconfig: None: KUBECONFIG, ~/.kube/config, or the service
+    account of the pod that this runs in. max_restarts: of all nodes together, after failures. monitor_labels: by which
+    the operator's Prometheus selects PodMonitors. startup_seconds: until the first step; a pod that takes longer is
+    ended.
     """
 
     kind: Kind = "job"

@@ -1,7 +1,7 @@
 """Kubeflow Trainer v2: a TrainJob, and the TrainingRuntime of its own that says what its pods are.
 
-The runtime that Trainer comes with, torch-distributed, knows nothing of ports, probes and exit codes, and a TrainJob may
-not add them. Trainer sets PET_* itself and refuses them from users.
+The runtime that Trainer comes with, torch-distributed, knows nothing of ports, probes and exit codes, and a TrainJob
+may not add them. Trainer sets PET_* itself and refuses them from users.
 """
 
 from deploy.submit.job import Job
