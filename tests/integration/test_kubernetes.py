@@ -94,7 +94,7 @@ def test_from_nothing_to_nothing(here: Here, kind: Any) -> None:
     # Whoever asks need not know of which kind it is.
     asks = here.target()
     assert asks.status("faces").state == "waiting"
-    assert "ends: its nodes write a checkpoint first" in asks.cancel("faces")
+    assert "its nodes write a checkpoint and end" in asks.cancel("faces")
     assert asks.status("faces").state == "cancelled"
     assert here.server.there() == {f"{plural}/faces" for plural in SENT[kind]}, "until its pods have ended"
     here.server.finish(WORKLOAD[kind], "faces")
@@ -184,9 +184,7 @@ def test_nobody_there(tmp_path: Path) -> None:
     kubeconfig = write_kubeconfig(tmp_path / "kubeconfig", f"http://127.0.0.1:{free_port()}")
     target = KubernetesTarget(Options(kubeconfig=kubeconfig))
     for ask in (lambda: target.submit(full()), lambda: target.status("faces"), lambda: target.cancel("faces")):
-        with pytest.raises(
-            SubmitError, match=r"http://127.0.0.1:\d+ does not answer \(.*refused.*\): is this"
-        ) as raised:
+        with pytest.raises(SubmitError, match=r"http://127.0.0.1:\d+ does not answer \(.*refused") as raised:
             ask()
         assert raised.value.code == 1
 
@@ -196,7 +194,7 @@ def test_contexts_and_namespaces(here: Here) -> None:
     assert here.server.objects["batch/v1/jobs", "elsewhere", "faces"].raw["spec"]["completions"] == 3
     here.target(context="there", namespace="third").submit(full())
     assert here.server.found("batch/v1/jobs", "faces", "third")["metadata"]["namespace"] == "third"
-    with pytest.raises(SubmitError, match="context nowhere: .*; give another one by --kubeconfig and --context"):
+    with pytest.raises(SubmitError, match=r"context nowhere: .*; give another one by --kubeconfig and --context"):
         here.target(context="nowhere").submit(full())
 
 

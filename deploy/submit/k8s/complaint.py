@@ -41,7 +41,7 @@ def refused(status: int, body: bytes, verb: str, kind: str, name: str, namespace
     elif status == 404 and verb == "create":
         text = f"the cluster knows no {kind}: {INSTALL.get(kind, 'is it Kubernetes, 1.29 or newer?')}"
     elif status == 409:
-        text = f"{where} exists already: give another --name, or cancel the run of that name first"
+        text = f"{where} exists already: give another --name, or remove it (pfc cancel {name}, kubectl delete)"
     elif status in (400, 422):
         text = f"the cluster finds {where} invalid: {said}"
     else:

@@ -45,7 +45,9 @@ def _failed(condition: Document, latest: Sequence[Document]) -> Status:
     if condition.get("reason") == "PodFailurePolicy" or any(exit_code(pod) == BAD_INPUT for pod in latest):
         return Status("bad input", detail, BAD_INPUT)
     if condition.get("reason") == "DeadlineExceeded":
-        return Status("failed", f"its time is over ({said})", 1)
+        # The controller has told the pods to stop, and has removed them: what they returned is mostly not to be seen.
+        if all(exit_code(pod) in (None, STOPPED) for pod in latest):
+            return Status("stopped", f"its time is over, its nodes were told to write a checkpoint ({said})", STOPPED)
     return Status("failed", detail, 1)
 
 
