@@ -195,9 +195,8 @@ def test_volumes(kind: Kind) -> None:
     job = full(volumes=(Volume("lake", "/data", True), Volume("lake", "/runs"), Volume("other", "/pairs", True)))
     volumes = {volume["name"]: volume for volume in pod(job, kind=kind)["volumes"]}
     mounts = {mount["mountPath"]: mount for mount in container(job, kind=kind)["volumeMounts"]}
-    claims = [
-        each["persistentVolumeClaim"]["claimName"] for each in volumes.values() if "persistentVolumeClaim" in each
-    ]
+    sources = [volume.get("persistentVolumeClaim") for volume in volumes.values()]
+    claims = [source["claimName"] for source in sources if source]
     assert claims == ["lake", "other"], "a claim is one volume, however often it is mounted"
     assert mounts["/data"]["name"] == mounts["/runs"]["name"]
     assert [mounts[path]["readOnly"] for path in ("/data", "/runs", "/pairs")] == [True, False, True]
@@ -266,10 +265,8 @@ def test_ports_and_probes(kind: Kind) -> None:
 
 def test_a_pod_monitor() -> None:
     monitor = by_kind(full(), ALL)["PodMonitor"]
-    assert (monitor["apiVersion"], monitor["metadata"]["labels"]["release"]) == (
-        "monitoring.coreos.com/v1",
-        "prometheus",
-    )
+    assert monitor["apiVersion"] == "monitoring.coreos.com/v1"
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
     of_known_fields(monitor["spec"], SPEC)
     assert monitor["spec"]["selector"]["matchLabels"]["app.kubernetes.io/instance"] == "faces"
     for rank, endpoint in enumerate(monitor["spec"]["podMetricsEndpoints"]):

@@ -44,10 +44,9 @@ def _failed(condition: Document, latest: Sequence[Document]) -> Status:
     # Only exit code 2 has a rule that fails a Job; a JobSet tells that one of its Jobs has failed, and no more.
     if condition.get("reason") == "PodFailurePolicy" or any(exit_code(pod) == BAD_INPUT for pod in latest):
         return Status("bad input", detail, BAD_INPUT)
-    if condition.get("reason") == "DeadlineExceeded":
-        # The controller has told the pods to stop, and has removed them: what they returned is mostly not to be seen.
-        if all(exit_code(pod) in (None, STOPPED) for pod in latest):
-            return Status("stopped", f"its time is over, its nodes were told to write a checkpoint ({said})", STOPPED)
+    # The controller has told the pods to stop, and has removed them: what they returned is mostly not to be seen.
+    if condition.get("reason") == "DeadlineExceeded" and all(exit_code(pod) in (None, STOPPED) for pod in latest):
+        return Status("stopped", f"its time is over, its nodes were told to write a checkpoint ({said})", STOPPED)
     return Status("failed", detail, 1)
 
 
