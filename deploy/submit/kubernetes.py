@@ -87,9 +87,8 @@ class KubernetesTarget:
                 if not companion["metadata"].get("ownerReferences"):
                     adopt(cluster, companion, owner=workload)
             cluster.delete(workload["kind"], name, uid=workload["metadata"].get("uid"), propagation="Foreground")
-            return (
-                f"{workload['kind']} {name} in namespace {cluster.namespace} ends: its nodes write a checkpoint first"
-            )
+            where = f"{workload['kind']} {name} in namespace {cluster.namespace}"
+            return f"{where}: its nodes write a checkpoint and end, then everything of it is removed"
         if not rest:
             raise SubmitError(f"no run {name} in namespace {cluster.namespace}{unseen}: is it in another --namespace?")
         for companion in rest:

@@ -130,6 +130,28 @@ def test_what_cannot_be_removed_is_named(here: Here) -> None:
     assert here.server.there() == set()
 
 
+def test_an_answer_that_never_comes(here: Here) -> None:
+    here.server.hangs_up = {"create services"}
+    with pytest.raises(SubmitError, match=r"does not answer \(.*\): is .*; left behind: perhaps Service faces$"):
+        here.target().submit(full())
+    assert here.server.there() == {"services/faces"}, "the only one of which nobody can tell whose it is"
+    here.target().cancel("faces")
+    here.server.hangs_up = {"fetch jobs"}
+    here.target().submit(full())
+    with pytest.raises(SubmitError, match="does not answer"):
+        here.target().status("faces")
+
+
+def test_ctrl_c_half_way_leaves_nothing(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("deploy.submit.k8s.sending.adopt", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        here.target().submit(full())
+    assert here.server.there() == set()
+
+
 def test_two_runs_of_one_name(here: Here) -> None:
     here.target().submit(full())
     before = here.server.there()

@@ -23,11 +23,15 @@ DEADLINE_SECONDS = 60.0
 
 
 class ApiServer(kmock.KubernetesEmulator):  # type: ignore[misc]
-    """refusals: by "VERB plural" (``create services``, ``* jobsets``), what is answered instead."""
+    """refusals: by "VERB plural" (``create services``, ``* jobsets``), what is answered instead.
+
+    hangs_up: after which of them it does what is asked, and breaks the connection instead of saying so.
+    """
 
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
         self.refusals: dict[str, tuple[int, str]] = {}
+        self.hangs_up: set[str] = set()
         self.printed: dict[str, list[str]] = {}
         self.said: list[str] = []
         self.more = threading.Event()
@@ -54,6 +58,8 @@ class ApiServer(kmock.KubernetesEmulator):  # type: ignore[misc]
         response = await super()._handle(request)
         if action == "delete":
             self.collect_garbage()
+        if f"{action} {plural}" in self.hangs_up:
+            request._raw_request.transport.abort()
         return response
 
     def there(self) -> set[str]:

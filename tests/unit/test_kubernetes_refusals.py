@@ -156,7 +156,7 @@ def test_options_from_the_command_line() -> None:
         kind="jobset",
         namespace="ml",
         context="c",
-        kubeconfig=Path("k"),
+        kubeconfig=Path.cwd() / "k",
         service_account="s",
         image_pull_secret="p",
         max_restarts=7,

@@ -36,7 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options above, by the names that kubectl and Helm have for them."""
     parser.add_argument("--namespace", help="default: that of the context")
     parser.add_argument("--context", help="of the kubeconfig; default: its current one")
-    parser.add_argument("--kubeconfig", type=Path, metavar="FILE", help="default: $KUBECONFIG or ~/.kube/config")
+    parser.add_argument(
+        "--kubeconfig",
+        type=lambda text: Path(text).expanduser().absolute(),  # asked again from another folder, it must be the same
+        metavar="FILE",
+        help="default: $KUBECONFIG or ~/.kube/config",
+    )
     parser.add_argument(
         "--kind",
         choices=KINDS,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from deploy.submit.errors import SubmitError
 from deploy.submit.k8s.cluster import Cluster
-from deploy.submit.k8s.complaint import RefusedError
+from deploy.submit.k8s.complaint import RefusedError, UnreachableError
 from deploy.submit.k8s.contract import RUN_LABEL, Document
 
 COMPANIONS = ("ConfigMap", "Service", "PodMonitor", "TrainingRuntime")
@@ -14,7 +14,8 @@ def send(cluster: Cluster, documents: Sequence[Document]) -> None:
     """Create them in order; the last one becomes the owner of the others, which then go with it.
 
     The workload comes last, so that its pods find all they need, and that nothing runs if anything is refused. Raises
-    SubmitError, and whatever interrupts it, after having removed what it had created.
+    SubmitError, and whatever interrupts it, after having removed what it had created. An object whose creation the
+    server has not confirmed is named: it may be there, and may as well be somebody else's.
     """
     created: list[Document] = []
     try:
@@ -25,6 +26,8 @@ def send(cluster: Cluster, documents: Sequence[Document]) -> None:
             adopt(cluster, companion, owner=created[-1])
     except BaseException as error:
         left = _remove(cluster, created)
+        if isinstance(error, UnreachableError) and len(created) < len(documents):
+            left += [f"perhaps {documents[len(created)]['kind']} {documents[-1]['metadata']['name']}"]
         if left and isinstance(error, SubmitError):
             raise SubmitError(f"{error}; left behind: {', '.join(left)}", error.code) from None
         raise
