@@ -18,6 +18,7 @@ from deploy.submit.k8s.rules.reading import pod_jobs, value_of
 from deploy.submit.k8s.schemas import MODELS, schema_problems
 from deploy.submit.kubernetes import KubernetesTarget
 from trainer.config import load_config
+from trainer.failure_config import FailureConfig
 
 pytestmark = pytest.mark.unit
 
@@ -247,7 +248,7 @@ def test_where_pods_run_and_as_whom(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_ports_and_probes(kind: Kind) -> None:
+def test_ports_and_probes(kind: Kind, tmp_path: Path) -> None:
     found = container(full(), ALL, kind)
     assert [(port["name"], port["containerPort"]) for port in found["ports"]] == [
         ("metrics-0", 9500),
@@ -259,8 +260,14 @@ def test_ports_and_probes(kind: Kind) -> None:
     assert startup["periodSeconds"] * startup["failureThreshold"] == 1800
     assert not container(bare(), kind=kind).keys() & {"ports", "startupProbe", "readinessProbe", "livenessProbe"}
     # /healthz is 503 as long as a run hangs, and the watchdog must have its turn first.
-    stall_seconds = 300.0
-    assert liveness["periodSeconds"] * liveness["failureThreshold"] >= 3 * stall_seconds
+    assert liveness["periodSeconds"] * liveness["failureThreshold"] == 4 * 600, "run.timeout_seconds"
+    assert FailureConfig().stall_seconds < 600
+    patient = full(config_text=full().config_text + "[failure]\nstall_seconds = 3600.0\n")
+    liveness = container(patient, ALL, kind)["livenessProbe"]
+    assert liveness["periodSeconds"] * liveness["failureThreshold"] == 4 * 3600
+    path = tmp_path / "run.toml"
+    path.write_text(full().config_text + "[train]\nsteps = 1\n", encoding="utf-8")
+    assert load_config(path).run.timeout_seconds == 600
 
 
 def test_a_pod_monitor() -> None:

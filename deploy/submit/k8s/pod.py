@@ -6,7 +6,7 @@ from deploy.submit.job import Job, Toleration
 from deploy.submit.k8s.contract import CONFIG_FOLDER, CONFIG_KEY, USER_ID, Document, labels
 from deploy.submit.k8s.environment import settings
 from deploy.submit.k8s.options import Options
-from deploy.submit.k8s.probes import probes
+from deploy.submit.k8s.probes import patience_seconds, probes
 from deploy.submit.k8s.storage import mounts, volumes
 
 GPU = "nvidia.com/gpu"
@@ -67,7 +67,8 @@ def _container(job: Job, options: Options, name: str, variables: list[Document])
             {"name": port_name(rank), "containerPort": job.metrics_port + rank, "protocol": "TCP"}
             for rank in range(job.ranks_per_node)
         ]
-        container.update(probes(port_name(0), options.startup_seconds))
+        patience = patience_seconds(job.config_text)
+        container |= probes(port_name(0), startup_seconds=options.startup_seconds, patience_seconds=patience)
     container["volumeMounts"] = mounts(job)
     container["securityContext"] = {
         "allowPrivilegeEscalation": False,
