@@ -3,7 +3,7 @@
 /healthz is 503 until the first step, and whenever no step comes for long. Such a rank is mostly not itself at fault: it
 waits for another one. So what ends a run that hangs is the trainer's own watchdog (``failure.stall_seconds`` within a
 step, ``run.timeout_seconds`` beside it), which knows which rank is to blame and writes it down. The liveness probe is
-for pods whose watchdog hangs too: it looks away until the run has started, and has much more patience than the watchdog.
+for pods whose watchdog hangs too: it looks away until the run has started, and then has much more patience.
 """
 
 import tomllib
