@@ -19,7 +19,7 @@ $(READY): pyproject.toml constraints.txt setup.py $(wildcard partial_fc/native/*
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "pfc needs Python 3.11 or newer: make venv PYTHON=python3.11"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cuda$(CUDA),deepspeed,tensorboard,wandb,test,lint]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cuda$(CUDA),deepspeed,tensorboard,wandb,kubernetes,test,lint]'
 	@touch $@
 
 # MXNet lives apart (it needs an old NumPy); only the interoperability tests use it.

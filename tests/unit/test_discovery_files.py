@@ -6,57 +6,16 @@ from typing import Any
 import pytest
 import yaml
 from monitoring_files import MONITORING
+from pod_monitor_fields import ENDPOINT, RELABELING, SPEC, of_known_fields
 
 pytestmark = pytest.mark.unit
 
 DISCOVERY = MONITORING / "discovery"
 CONFIGURATIONS = ("static.yml", "file_sd.yml", "kubernetes_sd.yml")
 
-# Fields of monitoring.coreos.com/v1 PodMonitor (prometheus-operator's API reference) that this file may use, by type.
-# The CRD prunes others without a word: a misspelt field would just not be there.
-SPEC = {
-    "attachMetadata": dict,
-    "jobLabel": str,
-    "labelLimit": int,
-    "namespaceSelector": dict,
-    "podMetricsEndpoints": list,
-    "podTargetLabels": list,
-    "sampleLimit": int,
-    "selector": dict,
-    "targetLimit": int,
-}
-ENDPOINT = {
-    "enableHttp2": bool,
-    "filterRunning": bool,
-    "followRedirects": bool,
-    "honorLabels": bool,
-    "honorTimestamps": bool,
-    "interval": str,
-    "metricRelabelings": list,
-    "path": str,
-    "port": str,
-    "relabelings": list,
-    "scheme": str,
-    "scrapeTimeout": str,
-}
-RELABELING = {
-    "action": str,
-    "modulus": int,
-    "regex": str,
-    "replacement": str,
-    "separator": str,
-    "sourceLabels": list,
-    "targetLabel": str,
-}
 DURATION = re.compile(r"(0|(([0-9]+)h)?(([0-9]+)m)?(([0-9]+)s)?(([0-9]+)ms)?)")
 PORT_NAME = re.compile(r"(?=.{1,15}$)(?=.*[a-z])[a-z0-9]+(-[a-z0-9]+)*")  # IANA_SVC_NAME, as Kubernetes wants it
 LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
-
-
-def of_known_fields(given: dict[str, Any], known: dict[str, type]) -> None:
-    for field, value in given.items():
-        assert field in known, f"the CRD has no field {field}"
-        assert type(value) is known[field], (field, value)
 
 
 @pytest.fixture

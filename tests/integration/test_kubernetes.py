@@ -1,0 +1,324 @@
+"""The whole path of a run on Kubernetes, by the official client and an API server that remembers."""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kubernetes_jobs import bare, full
+from ports import free_port
+
+from deploy.submit.errors import SubmitError
+from deploy.submit.k8s.contract import INDEX_ANNOTATION, labels
+from deploy.submit.k8s.options import Options
+from deploy.submit.kubernetes import KubernetesTarget
+
+pytest.importorskip("kubernetes", reason="needs the Kubernetes client: make venv installs it")
+pytest.importorskip("kmock", reason="needs kmock: make venv installs it")
+
+from api_server import ApiServer, api_server, write_kubeconfig
+
+pytestmark = pytest.mark.integration
+
+WORKLOAD = {
+    "job": "batch/v1/jobs",
+    "jobset": "jobset.x-k8s.io/v1alpha2/jobsets",
+    "trainjob": "trainer.kubeflow.org/v1alpha1/trainjobs",
+}
+SENT = {
+    "job": ["configmaps", "podmonitors", "services", "jobs"],
+    "jobset": ["configmaps", "podmonitors", "jobsets"],
+    "trainjob": ["configmaps", "podmonitors", "trainingruntimes", "trainjobs"],
+}
+RESOURCE = {
+    "configmaps": "v1/configmaps",
+    "services": "v1/services",
+    "podmonitors": "monitoring.coreos.com/v1/podmonitors",
+    "trainingruntimes": "trainer.kubeflow.org/v1alpha1/trainingruntimes",
+}
+
+
+@dataclass
+class Here:
+    server: ApiServer
+    options: Options
+
+    def target(self, **changes: Any) -> KubernetesTarget:
+        return KubernetesTarget(replace(self.options, **changes))
+
+    def resource(self, plural: str) -> str:
+        return RESOURCE.get(plural) or next(each for each in WORKLOAD.values() if each.endswith(f"/{plural}"))
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Iterator[Here]:
+    with api_server() as (server, address):
+        yield Here(server, Options(kubeconfig=write_kubeconfig(tmp_path / "kubeconfig", address), pod_monitor=True))
+
+
+def pod(name: str, node: int, phase: str, *, code: int | None = None, run: str = "faces", **status: Any) -> Any:
+    state = {} if code is None else {"containerStatuses": [{"state": {"terminated": {"exitCode": code}}}]}
+    return {
+        "metadata": {
+            "name": name,
+            "labels": labels(run),
+            "annotations": {INDEX_ANNOTATION: str(node)},
+            "creationTimestamp": f"2026-11-26T10:00:{node:02d}Z",
+        },
+        "spec": {"containers": [{"name": "trainer", "env": [{"name": "PET_NPROC_PER_NODE", "value": "2"}]}]},
+        "status": {"phase": phase, **state, **status},
+    }
+
+
+@pytest.mark.parametrize("kind", WORKLOAD)
+def test_from_nothing_to_nothing(here: Here, kind: Any) -> None:
+    target = here.target(kind=kind)
+    told = target.submit(full())
+    assert told.endswith("faces in namespace ml: 3 nodes with 2 ranks each")
+    assert here.server.there() == {f"{plural}/faces" for plural in SENT[kind]}
+    for document in yaml.safe_load_all(target.render(full())):
+        plural = document["kind"].lower() + "s"
+        found = here.server.found(here.resource(plural), "faces")
+        owners = found["metadata"].pop("ownerReferences", [])
+        uid = found["metadata"].pop("uid")
+        assert found["metadata"].pop("namespace") == "ml"
+        assert found == document, "what is rendered is what is sent"
+        if plural != SENT[kind][-1]:
+            workload = here.server.objects[WORKLOAD[kind], "ml", "faces"].raw
+            (owner,) = owners
+            assert (owner["apiVersion"], owner["kind"]) == (workload["apiVersion"], workload["kind"])
+        found["metadata"] |= {"uid": uid, "ownerReferences": owners, "namespace": "ml"}
+    # Whoever asks need not know of which kind it is.
+    asks = here.target()
+    assert asks.status("faces").state == "waiting"
+    assert "its nodes write a checkpoint and end" in asks.cancel("faces")
+    assert asks.status("faces").state == "cancelled"
+    assert here.server.there() == {f"{plural}/faces" for plural in SENT[kind]}, "until its pods have ended"
+    here.server.finish(WORKLOAD[kind], "faces")
+    assert here.server.there() == set()
+    assert asks.status("faces").state == "unknown"
+
+
+@pytest.mark.parametrize("kind", WORKLOAD)
+def test_a_failure_half_way_leaves_nothing(here: Here, kind: Any) -> None:
+    for number, plural in enumerate(SENT[kind]):
+        here.server.refusals = {f"create {plural}": (403, f"User cannot create {plural}")}
+        here.server.said.clear()
+        with pytest.raises(SubmitError, match=r"not allowed to create .* faces in namespace ml: User cannot create"):
+            here.target(kind=kind).submit(full())
+        assert here.server.there() == set()
+        assert [line for line in here.server.said if line.startswith("delete")] == [
+            f"delete {each}" for each in reversed(SENT[kind][:number])
+        ]
+    here.server.refusals = {"update configmaps": (403, "User cannot patch configmaps")}
+    with pytest.raises(SubmitError, match="not allowed to patch ConfigMap faces in namespace ml: User cannot patch"):
+        here.target(kind=kind).submit(full())
+    assert here.server.there() == set()
+
+
+def test_what_cannot_be_removed_is_named(here: Here) -> None:
+    here.server.refusals = {"create jobs": (500, "etcd is full"), "delete services": (403, "no")}
+    with pytest.raises(SubmitError, match=r"answers 500: etcd is full; left behind: Service faces$") as raised:
+        here.target().submit(full())
+    assert raised.value.code == 1
+    assert here.server.there() == {"services/faces"}
+    here.server.refusals = {}
+    assert here.target().cancel("faces") == "removed what was left of faces: Service"
+    assert here.server.there() == set()
+
+
+def test_an_answer_that_never_comes(here: Here) -> None:
+    here.server.hangs_up = {"create services"}
+    with pytest.raises(SubmitError, match=r"does not answer \(.*\): is .*; left behind: perhaps Service faces$"):
+        here.target().submit(full())
+    assert here.server.there() == {"services/faces"}, "the only one of which nobody can tell whose it is"
+    here.target().cancel("faces")
+    here.server.hangs_up = {"fetch jobs"}
+    here.target().submit(full())
+    with pytest.raises(SubmitError, match="does not answer"):
+        here.target().status("faces")
+
+
+def test_ctrl_c_half_way_leaves_nothing(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("deploy.submit.k8s.sending.adopt", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        here.target().submit(full())
+    assert here.server.there() == set()
+
+
+def test_two_runs_of_one_name(here: Here) -> None:
+    here.target().submit(full())
+    before = here.server.there()
+    with pytest.raises(SubmitError, match="ConfigMap faces in namespace ml exists already: give another --name"):
+        here.target().submit(full())
+    assert here.server.there() == before, "the first one stays as it is"
+    here.target(namespace="elsewhere").submit(full())
+
+
+def test_a_job_of_that_name_which_is_not_ours(here: Here) -> None:
+    here.server.add("batch/v1/jobs", {"metadata": {"name": "faces"}, "spec": {"completions": 1}})
+    with pytest.raises(SubmitError, match="Job faces in namespace ml exists already"):
+        here.target().submit(full())
+    assert here.server.there() == {"jobs/faces"}
+
+
+@pytest.mark.parametrize(
+    ("refusal", "told", "code"),
+    [
+        (
+            {"create services": (422, 'Service "faces" is invalid: spec.ports[0].port: Invalid value')},
+            "the cluster finds Service faces in namespace ml invalid: .*Invalid value",
+            2,
+        ),
+        (
+            {"* podmonitors": (404, "the server could not find the requested resource")},
+            "the cluster knows no PodMonitor: install the Prometheus operator, or leave out --pod-monitor",
+            2,
+        ),
+        ({"create *": (404, 'namespaces "ml" not found')}, "there is no namespace ml: create it", 2),
+        ({"create *": (500, "try later")}, "cannot create ConfigMap faces .* the cluster answers 500: try later", 1),
+    ],
+)
+def test_refusals_are_one_line(here: Here, refusal: Any, told: str, code: int) -> None:
+    here.server.refusals = refusal
+    with pytest.raises(SubmitError, match=told) as raised:
+        here.target().submit(full())
+    assert "\n" not in str(raised.value)
+    assert raised.value.code == code
+    assert here.server.there() == set()
+
+
+@pytest.mark.parametrize(("kind", "advice"), [("jobset", "install JobSet"), ("trainjob", "install Kubeflow Trainer")])
+def test_a_kind_that_is_not_installed(here: Here, kind: Any, advice: str) -> None:
+    here.server.refusals = {f"* {plural}": (404, "404 page not found") for plural in SENT[kind][2:]}
+    with pytest.raises(SubmitError, match=f"the cluster knows no .*: {advice}.*, or use --kind job"):
+        here.target(kind=kind).submit(full())
+    assert here.server.there() == set()
+
+
+def test_nobody_there(tmp_path: Path) -> None:
+    kubeconfig = write_kubeconfig(tmp_path / "kubeconfig", f"http://127.0.0.1:{free_port()}")
+    target = KubernetesTarget(Options(kubeconfig=kubeconfig))
+    for ask in (lambda: target.submit(full()), lambda: target.status("faces"), lambda: target.cancel("faces")):
+        with pytest.raises(SubmitError, match=r"http://127.0.0.1:\d+ does not answer \(.*refused") as raised:
+            ask()
+        assert raised.value.code == 1
+
+
+def test_contexts_and_namespaces(here: Here) -> None:
+    here.target(context="there").submit(full())
+    assert here.server.objects["batch/v1/jobs", "elsewhere", "faces"].raw["spec"]["completions"] == 3
+    here.target(context="there", namespace="third").submit(full())
+    assert here.server.found("batch/v1/jobs", "faces", "third")["metadata"]["namespace"] == "third"
+    with pytest.raises(SubmitError, match=r"context nowhere: .*; give another one by --kubeconfig and --context"):
+        here.target(context="nowhere").submit(full())
+
+
+@pytest.mark.parametrize("text", ["", "{", "a: [b", "- 1"])
+def test_a_broken_kubeconfig(tmp_path: Path, text: str) -> None:
+    (tmp_path / "kubeconfig").write_text(text)
+    with pytest.raises(SubmitError, match=f"kubeconfig {tmp_path}/kubeconfig: ") as raised:
+        KubernetesTarget(Options(kubeconfig=tmp_path / "kubeconfig")).status("faces")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_run_that_may_not_be_seen(here: Here) -> None:
+    here.server.refusals = {"fetch jobsets": (403, "no"), "fetch trainjobs": (403, "no")}
+    status = here.target().status("faces")
+    assert status.state == "unknown"
+    assert status.detail == "no run faces in namespace ml (not allowed to look for a JobSet or TrainJob)"
+    with pytest.raises(SubmitError, match=r"no run faces in namespace ml \(not allowed to look for a JobSet"):
+        here.target().cancel("faces")
+
+
+def test_cancelling_leaves_others_alone(here: Here) -> None:
+    here.server.add("v1/services", {"metadata": {"name": "faces", "labels": {"app": "of somebody else"}}})
+    here.server.add("v1/configmaps", {"metadata": {"name": "faces", "labels": labels("faces")}})
+    assert here.target().cancel("faces") == "removed what was left of faces: ConfigMap"
+    assert here.server.there() == {"services/faces"}
+
+
+def test_objects_that_were_applied_by_hand_go_with_the_job(here: Here) -> None:
+    for document in yaml.safe_load_all(here.target(pod_monitor=False).render(full())):
+        here.server.add(here.resource(document["kind"].lower() + "s"), document)
+    here.target().cancel("faces")
+    here.server.finish(WORKLOAD["job"], "faces")
+    assert here.server.there() == set()
+
+
+def test_how_a_run_stands(here: Here) -> None:
+    """Through its life, as controllers and kubelets would report it."""
+    target, server = here.target(), here.server
+    target.submit(full(nodes=2))
+
+    def conditions(**states: Any) -> None:
+        found = [{"type": kind, "status": "True", **more} for kind, more in states.items()]
+        server.report("batch/v1/jobs", "faces", {"conditions": found})
+
+    conditions(Suspended={})
+    assert target.status("faces").detail == "in queue training"
+    conditions()
+    server.add("v1/pods", pod("faces-0-a", 0, "Running"))
+    unschedulable = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no GPU"}
+    server.add("v1/pods", pod("faces-1-a", 1, "Pending", conditions=[unschedulable]))
+    server.add("v1/pods", pod("other-0-a", 0, "Running", run="other"))
+    status = target.status("faces")
+    assert (status.state, status.detail) == ("waiting", "1 of 2 nodes run; faces-1-a: Unschedulable: no GPU")
+    server.report("v1/pods", "faces-1-a", {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]})
+    status = target.status("faces")
+    assert (status.state, status.detail) == ("running", "2 nodes, 1 of them take steps")
+    for node in (0, 1):
+        ended = {"containerStatuses": [{"state": {"terminated": {"exitCode": 75}}}], "phase": "Failed"}
+        server.report("v1/pods", f"faces-{node}-a", ended)
+    status = target.status("faces")
+    assert (status.state, status.exit_code) == ("stopped", 75)
+    for node in (0, 1):
+        again = pod(f"faces-{node}-b", node, "Running")
+        again["metadata"]["creationTimestamp"] = "2026-11-26T11:00:00Z"
+        server.add("v1/pods", again)
+    assert target.status("faces").state == "running"
+    conditions(Complete={})
+    status = target.status("faces")
+    assert (status.state, status.exit_code) == ("done", 0)
+
+
+def test_logs(here: Here) -> None:
+    server, target = here.server, here.target()
+    with pytest.raises(SubmitError, match="run faces has no pods in namespace ml"):
+        list(target.logs("faces"))
+    creating = {"state": {"waiting": {"reason": "ContainerCreating"}}}
+    server.add("v1/pods", pod("faces-1-a", 1, "Pending", containerStatuses=[creating]))
+    with pytest.raises(SubmitError, match="faces-1-a has printed nothing yet: ContainerCreating"):
+        list(target.logs("faces"))
+    server.add("v1/pods", pod("faces-0-a", 0, "Running"))
+    server.printed = {"faces-0-a": ["step 1", "ünïcode"], "faces-1-a": ["other"]}
+    assert list(target.logs("faces")) == ["step 1", "ünïcode"]
+    server.report("v1/pods", "faces-1-a", {"phase": "Running"})
+    assert list(target.logs("faces")) == ["0: step 1", "0: ünïcode", "1: other"]
+    assert list(target.logs("faces", rank=3)) == ["other"], "two ranks a node"
+    with pytest.raises(SubmitError, match="rank 4 would be on node 2, which has no pod: there are nodes 0 to 1"):
+        list(target.logs("faces", rank=4))
+
+
+def test_logs_are_followed(here: Here) -> None:
+    for node in (0, 1):
+        here.server.add("v1/pods", pod(f"faces-{node}-a", node, "Running"))
+        here.server.printed[f"faces-{node}-a"] = ["begins", "ends"]
+    lines = here.target().logs("faces", follow=True)
+    assert sorted([next(lines), next(lines)]) == ["0: begins", "1: begins"], "before anything has ended"
+    threading.Timer(0, here.server.more.set).start()
+    assert sorted(lines) == ["0: ends", "1: ends"]
+    here.server.more.set()
+    assert list(here.target().logs("faces", follow=True, rank=0)) == ["begins", "ends"]
+
+
+def test_nothing_is_sent_of_what_is_refused(here: Here) -> None:
+    with pytest.raises(SubmitError, match="a folder of the host"):
+        here.target(pod_monitor=False).submit(bare(volumes=(replace(bare().volumes[0], source="/srv/runs"),)))
+    assert here.server.said == []
