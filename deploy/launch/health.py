@@ -1,10 +1,9 @@
 """Whether this node's ranks are well, by exit code, for whoever can only start a command: Docker's HEALTHCHECK.
 
-python -m deploy.launch.health [RUN.toml]
+python -m deploy.launch.health [RANKS [RUN.toml]]
 """
 
 import json
-import os
 import sys
 import tomllib
 import urllib.error
@@ -49,9 +48,9 @@ def _complaint(url: str) -> str:
 
 def main() -> int:
     """Print what is wrong; 0 where nothing is, else 1."""
-    number = os.environ.get("PET_NPROC_PER_NODE", "1")
-    config = Path(sys.argv[1] if len(sys.argv) > 1 else CONFIG)
-    found = complaints(config, int(number) if number.isdecimal() else 1)
+    given = dict(enumerate(sys.argv))
+    ranks, config = given.get(1, "1"), given.get(2, CONFIG)
+    found = complaints(Path(config), int(ranks) if ranks.isdecimal() else 1)  # torchrun knows "gpu" and "auto", too
     print("\n".join(found) or "well")
     return 1 if found else 0
 

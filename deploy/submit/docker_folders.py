@@ -33,8 +33,10 @@ def user_of(folder: Path) -> str:
 
     Then what a run leaves there belongs to the person who owns the folder, not to a number that only the image knows.
     """
-    if folder.exists():
-        owner, group = folder.stat().st_uid, folder.stat().st_gid
+    if folder.exists() or os.getuid() == 0:
+        # Root makes a folder for whoever owns the one that it will lie in.
+        status = next(place for place in (folder, *folder.parents) if place.exists()).stat()
+        owner, group = status.st_uid, status.st_gid
     else:
         owner, group = os.getuid(), os.getgid()
     return f"{owner}:{group}" if owner else f"{IMAGE_USER}:{IMAGE_USER}"
