@@ -15,7 +15,7 @@ from contextlib import suppress
 from data_pipeline.pending_file import write_file
 from deploy.submit.docker_commands import DockerOptions, make_network, script, start_nodes, user, words
 from deploy.submit.docker_engine import docker, is_of_another_machine
-from deploy.submit.docker_folders import CONFIG_FILE, check_folders, output_folder
+from deploy.submit.docker_folders import check_folders, config_file, output_folder
 from deploy.submit.docker_logs import merged_lines
 from deploy.submit.docker_nodes import Node, nodes_of, status_of
 from deploy.submit.errors import SubmitError
@@ -150,11 +150,11 @@ class DockerTarget:
         folder = output_folder(job)
         try:
             if not folder.exists():
+                uid, _, gid = user(job, self._options).partition(":")
                 folder.mkdir(parents=True)
                 if os.getuid() == 0:
-                    uid, _, gid = user(job, self._options).partition(":")
                     os.chown(folder, int(uid), int(gid))
-            write_file(folder / CONFIG_FILE, job.config_text)
+            write_file(config_file(job), job.config_text)
         except OSError as error:
             raise SubmitError(f"run.output {folder}: {error.strerror or error}; make it, writable for you") from None
 

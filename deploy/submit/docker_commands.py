@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from deploy.submit.docker_folders import CONFIG_FILE, output_folder, user_of, volumes_of
+from deploy.submit.docker_folders import config_file, output_folder, user_of, volumes_of
 from deploy.submit.errors import SubmitError
 from deploy.submit.job import Job
 from deploy.submit.quantity import bytes_of, cpus_of
@@ -55,7 +55,7 @@ def script(job: Job, options: DockerOptions) -> str:
         lines.append(f"mkdir -p {shlex.quote(str(folder))}")
         lines.append(f'[ "$(id -u)" != 0 ] || chown {user(job, options)} {shlex.quote(str(folder))}')
     end = _end_mark(job.config_text)
-    lines.append(f"cat > {shlex.quote(str(folder / CONFIG_FILE))} << '{end}'")
+    lines.append(f"cat > {shlex.quote(str(config_file(job)))} << '{end}'")
     lines.extend([*job.config_text.splitlines(), end])
     lines.extend(_shown(command) for command in (make_network(job), *start_nodes(job, options)))
     return "\n".join(lines) + "\n"
@@ -101,7 +101,7 @@ def _resources(job: Job, node: int) -> Iterator[tuple[str, ...]]:
 def _mounts(job: Job) -> Iterator[tuple[str, ...]]:
     for volume in volumes_of(job):
         yield "--mount", _mount(volume.source, volume.target, read_only=volume.read_only)
-    yield "--mount", _mount(str(output_folder(job) / CONFIG_FILE), CONFIG, read_only=True)
+    yield "--mount", _mount(str(config_file(job)), CONFIG, read_only=True)
 
 
 def _mount(source: str, target: str, *, read_only: bool) -> str:

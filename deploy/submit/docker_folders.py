@@ -9,7 +9,6 @@ from deploy.submit.errors import SubmitError
 from deploy.submit.job import Job, Volume
 
 IMAGE_USER = 10001  # of docker/Dockerfile
-CONFIG_FILE = "submitted.toml"  # in the run's folder; containers see it at /etc/pfc/run.toml
 
 _READ = (("data", "records"), ("evaluation", "pairs"), ("growth", "from"), ("backbone", "pretrained"))
 
@@ -26,6 +25,12 @@ def output_folder(job: Job) -> Path:
     volume = _holder(volumes_of(job), job.output)
     assert volume is not None, "one is added above"
     return Path(volume.source) / job.output.relative_to(volume.target)
+
+
+def config_file(job: Job) -> Path:
+    """Where the configuration lies as it was submitted: beside the run's folder, which must be empty at first."""
+    folder = output_folder(job)
+    return folder.with_name(f"{folder.name}.submitted.toml")
 
 
 def user_of(folder: Path) -> str:

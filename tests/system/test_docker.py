@@ -42,11 +42,11 @@ from deploy.submit.target import Status
 pytestmark = [
     pytest.mark.system,
     pytest.mark.skipif(missing() != "", reason=missing()),
-    pytest.mark.timeout(600),  # the first test waits for the image
+    pytest.mark.timeout(900),  # the first test waits for the image
 ]
 
 IMAGE = "pfc:test"
-STEPS = 60
+STEPS = 40
 OWNER = 12345
 METRICS = '[metrics]\nport = 9500\naddress = "0.0.0.0"\n'
 
@@ -69,6 +69,14 @@ class Run:
         start()
         wait_until(lambda: self._log.update().starts > starts and self._log.step >= self._log.events[0]["step"] + steps)
         yield
+
+    def like(self, name: str, *, steps: int) -> "Run":
+        """Another run, of that name and length."""
+        text = self.job.config_text.replace("/runs/out", f"/runs/{name}").replace(
+            f"steps = {STEPS}\n", f"steps = {steps}\n"
+        )
+        job = replace(self.job, name=name, config_text=text, output=Path("/runs") / name)
+        return Run(job, self.faces, self.output.with_name(name))
 
     def codes(self) -> list[int]:
         """Exit codes of the nodes once all have ended."""
@@ -93,8 +101,9 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             patch.setenv("DOCKER_HOST", host)
             patch.setenv("DOCKER_BUILDKIT", "0")
             import_base(tmp_path_factory.mktemp("base"))
-            build(build_context(folder), IMAGE, {"BASE_IMAGE": BASE, "EXTRAS": "", "PIP_NO_INDEX": "1"})
-            yield folder
+            sources = build_context(folder)
+            build(sources, IMAGE, {"BASE_IMAGE": BASE, "EXTRAS": "", "PIP_NO_INDEX": "1"})
+            yield sources
     except CannotRunError as error:
         pytest.skip(f"no Docker engine can run here: {error}")
 
@@ -135,17 +144,11 @@ def test_the_image_is_small_and_not_roots(context: Path) -> None:
 
 
 def test_one_container_is_stopped_and_both_end_with_a_checkpoint(the_run: Run) -> None:
-    target, name = TARGET(), the_run.job.name
+    target = TARGET()
     with the_run.started(lambda: target.submit(the_run.job)):
-        status = target.status(name)
-        assert (status.state, status.detail.split(",")[0]) == ("running", "2 of 2 nodes run")
-        assert docker("exec", "faces-1", "python", "-m", "deploy.launch.health", "1") == "well"
-        assert "Read-only file system" in failing("exec", "faces-0", "touch", "/opt/pfc/there")
-        with pytest.raises(SubmitError, match=r"faces is running: cancel it first"):
-            target.submit(the_run.job)
         docker("stop", "faces-1")
         assert the_run.codes() == [75, 75]
-    status = target.status(name)
+    status = target.status("faces")
     assert (status.state, status.exit_code) == ("stopped", 75)
     assert the_run.output.stat().st_uid == OWNER
     assert {path.stat().st_uid for path in (the_run.output / "checkpoints").rglob("*")} == {OWNER}
@@ -160,17 +163,6 @@ def test_logs_of_all_nodes_and_of_one_rank(the_run: Run) -> None:
     assert list(target.logs("faces", rank=1))[-1] == last
     with pytest.raises(SubmitError, match=r"faces has no rank 2"):
         target.logs("faces", rank=2)
-
-
-def test_cancelled_it_leaves_a_checkpoint_and_no_container(the_run: Run) -> None:
-    target = TARGET()
-    with the_run.started(lambda: target.submit(the_run.job)):
-        said = target.cancel("faces")
-    assert said.startswith("faces: stopped, a checkpoint is written"), said
-    assert nothing_is_left("faces")
-    assert target.status("faces").state == "unknown"
-    with pytest.raises(SubmitError, match=r"faces: no such run"):
-        target.cancel("faces")
 
 
 def test_the_script_continues_it_to_the_weights_of_one_host(the_run: Run, tmp_path: Path) -> None:
@@ -188,22 +180,35 @@ def test_the_script_continues_it_to_the_weights_of_one_host(the_run: Run, tmp_pa
     assert_identical(everything(the_run.output / last), everything(tmp_path / "out" / last))
 
 
-def test_a_deadline_stops_it_with_a_checkpoint(the_run: Run) -> None:
-    text = the_run.job.config_text.replace("/runs/out", "/runs/late").replace(f"steps = {STEPS}", "steps = 100000")
-    job = replace(
-        the_run.job, name="late", config_text=text, output=Path("/runs/late"), nodes=1, ranks_per_node=2,
-        deadline_seconds=20,
-    )  # fmt: skip
-    TARGET().submit(job)
+def test_a_long_run_is_looked_at_and_cancelled(the_run: Run) -> None:
+    target, long = TARGET(), the_run.like("long", steps=100_000)
+    with long.started(lambda: target.submit(long.job)):
+        status = target.status("long")
+        assert (status.state, status.detail.split(",")[0]) == ("running", "2 of 2 nodes run")
+        assert docker("exec", "long-1", "python", "-m", "deploy.launch.health", "1") == "well"
+        assert "Read-only file system" in failing("exec", "--user", "0", "long-0", "touch", "/opt/pfc/there")
+        with pytest.raises(SubmitError, match=r"^long is running: cancel it first"):
+            target.submit(long.job)
+        said = target.cancel("long")
+    assert said.startswith("long: stopped, a checkpoint is written"), said
+    assert nothing_is_left("long")
+    assert target.status("long").state == "unknown"
+    with pytest.raises(SubmitError, match=r"^long: no such run"):
+        target.cancel("long")
+
+
+def test_a_deadline_stops_it_as_a_person_would(the_run: Run) -> None:
+    late = the_run.like("late", steps=100_000)
+    TARGET().submit(replace(late.job, nodes=1, ranks_per_node=2, deadline_seconds=20))
     wait_until(lambda: TARGET().status("late").state != "running")
     assert TARGET().status("late").state == "stopped", list(TARGET().logs("late"))
     TARGET().cancel("late")
 
 
 def test_bad_input_is_told_as_such(the_run: Run) -> None:
-    text = the_run.job.config_text.replace('decoder = "cpu"', 'decoder = "cpu"\nnum_identities = 1')
-    job = replace(the_run.job, name="bad", config_text=text, output=Path("/runs/bad"), nodes=1)
-    TARGET().submit(job)
+    bad = the_run.like("bad", steps=STEPS).job
+    text = bad.config_text.replace("[data]", "[data]\nnum_identities = 1")
+    TARGET().submit(replace(bad, config_text=text, nodes=1))
     wait_until(lambda: TARGET().status("bad").state != "running")
     status = TARGET().status("bad")
     assert (status.state, status.exit_code) == ("bad input", 2), list(TARGET().logs("bad"))
@@ -275,8 +280,7 @@ def test_compose_shows_a_run_to_prometheus(context: Path, the_run: Run, tmp_path
     (tmp_path / "Dockerfile").write_text(PROMETHEUS.format(base=BASE))
     build(tmp_path, "prometheus:test", {}, file="Dockerfile")
     runs, config, port = the_run.output.parent, tmp_path / "run.toml", free_ports(1)
-    text = the_run.job.config_text.replace(METRICS, "").replace("/runs/out", "/runs/composed")
-    config.write_text(text.replace(f"steps = {STEPS}", "steps = 100000"))
+    config.write_text(the_run.like("composed", steps=100_000).job.config_text.replace(METRICS, ""))
     settings = {
         "PFC_IMAGE": IMAGE,
         "PFC_CONFIG": str(config),

@@ -122,7 +122,7 @@ def test_the_runs_folder_is_mounted_at_its_own_path_where_no_volume_holds_it(job
     ]
     assert mounts == [
         f"type=bind,source={alone},target={alone}",
-        f"type=bind,source={alone}/submitted.toml,target=/etc/pfc/run.toml,readonly",
+        f"type=bind,source={alone}.submitted.toml,target=/etc/pfc/run.toml,readonly",
     ]
 
 
@@ -145,7 +145,7 @@ def test_the_script_carries_the_configuration_through_the_shell(job: Job, tmp_pa
     (programs / "docker").chmod(0o755)
     path = {"PATH": f"{programs}:{os.environ['PATH']}"}
     subprocess.run(["sh"], input=script, text=True, env=path, check=True, timeout=60)
-    assert (tmp_path / "runs/out/submitted.toml").read_text() == text
+    assert (tmp_path / "runs/out.submitted.toml").read_text() == text
     sent = (programs / "docker.log").read_text().splitlines()
     assert sent[0] == "network create --label pfc.name=faces faces"
     assert sent[1:] == [" ".join(words(command)[1:]) for command in start_nodes(job, DockerOptions())]

@@ -51,7 +51,7 @@ def test_no_host_of_an_index_is_written_down() -> None:
 
 
 def test_pips_settings_stay_in_the_builder() -> None:
-    """An index can have a password in its address, and the history of an image shows the arguments of its last stage."""
+    """An index may have a password in its address, and an image shows the arguments of its last stage to everybody."""
     last = DOCKERFILE[DOCKERFILE.rindex("\nFROM ") :]
     assert "ARG PIP_" in DOCKERFILE
     assert "PIP_" not in last
