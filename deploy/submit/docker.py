@@ -20,7 +20,7 @@ from deploy.submit.docker_logs import merged_lines
 from deploy.submit.docker_nodes import Node, nodes_of, status_of
 from deploy.submit.errors import SubmitError
 from deploy.submit.job import Job
-from deploy.submit.target import Status
+from deploy.submit.target import Status, Target
 
 _USER = re.compile(r"\d+:\d+")
 _HAS_THE_PACKAGE = "import trainer, deploy.launch"
@@ -180,4 +180,4 @@ def _remove(name: str, nodes: list[Node]) -> None:
             docker("network", "rm", network)
 
 
-TARGET = DockerTarget
+TARGET: type[Target] = DockerTarget
