@@ -15,7 +15,12 @@ ALLOWED = {
     "deploy": {"deploy", "partial_fc", "data_pipeline"},
 }
 FORBIDDEN_MODULE_NAMES = {"utils", "common"}
-READ_THE_ENVIRONMENT = {"trainer/world.py", "deploy/launch/elastic.py", "deploy/submit/environment.py"}
+READ_THE_ENVIRONMENT = {
+    "trainer/world.py",
+    "deploy/launch/elastic.py",
+    "deploy/submit/environment.py",
+    "deploy/submit/docker.py",  # DOCKER_HOST, and which variables of the shell containers get by name
+}
 
 
 def imported_packages(path: Path) -> set[str]:

@@ -1,0 +1,158 @@
+"""A Docker engine of a test's own: all that it keeps lies in one folder, and it leaves the host's network alone.
+
+It has no bridge to the outside and no iptables rules; containers on a network of their own reach each other, and what a
+build fetches comes by ``--network host``.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from commands import ROOT, run, running
+
+BASE = "pfc-test-base"
+PROGRAMS = {
+    "dockerd": "docker.io",
+    "docker": "docker.io",
+    "docker-compose": "docker-compose",
+    "debootstrap": "debootstrap",
+    "unshare": "util-linux",
+    "mount": "mount",
+}
+MIRROR = "http://deb.debian.org/debian"
+
+# In mounts of its own: dockerd 20.10 does not take a mixed hierarchy of control groups, and writes into these.
+START = """
+mountpoint -q /sys/fs/cgroup/unified && umount /sys/fs/cgroup/unified
+for place in /etc/docker /run/containerd /opt; do
+    mkdir -p "$place" "$0$place" && mount --bind "$0$place" "$place"
+done
+exec dockerd --data-root "$0/data" --exec-root "$0/exec" --host "unix://$0/d.sock" --pidfile "$0/d.pid" \
+    --storage-driver "$1" --bridge none --iptables=false --ip-masq=false --ip-forward=false \
+    --default-ulimit nofile=20000:20000
+"""
+
+
+def missing() -> str:
+    """Why there can be no engine here; "" when there may be."""
+    if os.geteuid() != 0:
+        return "needs root, for a Docker engine of its own"
+    for program, package in PROGRAMS.items():
+        if program == "docker-compose" and shutil.which("docker") and compose_command() != [program]:
+            continue
+        if shutil.which(program) is None:
+            return f"needs {program} (package {package})"
+    return ""
+
+
+class CannotRunError(Exception):
+    """This machine lets no engine run; what it said last."""
+
+
+@contextmanager
+def docker_engine(folder: Path) -> Iterator[str]:
+    """An engine that is up; yields its DOCKER_HOST. With its end all that it kept is gone, gigabytes of images too."""
+    said = ""
+    for driver in ("overlay2", "vfs"):  # vfs copies every layer, and works everywhere
+        place = folder / driver
+        place.mkdir(parents=True)
+        host = f"unix://{place / 'd.sock'}"
+        command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", START, str(place), driver]
+        with running(command, cwd=place, printed=place / "log.txt") as process:
+            if _is_up(process, host):
+                try:
+                    yield host
+                finally:
+                    _stop(process, host)
+                    shutil.rmtree(place / "data")
+                return
+        said = (place / "log.txt").read_text().strip().splitlines()[-1]
+    raise CannotRunError(said)
+
+
+def compose_command() -> list[str]:
+    """Docker's plugin, or the program that Debian has."""
+    asked = subprocess.run(["docker", "compose", "version"], capture_output=True, timeout=60, check=False)
+    return ["docker", "compose"] if asked.returncode == 0 else ["docker-compose"]
+
+
+def docker(*words: str | Path, host: str | None = None, cwd: Path | None = None, deadline_seconds: float = 60.0) -> str:
+    """What the command prints on both outputs; it must succeed."""
+    environment = dict(os.environ) | ({"DOCKER_HOST": host} if host else {}) | {"DOCKER_BUILDKIT": "0"}
+    done = subprocess.run(
+        ["docker", *map(str, words)],
+        cwd=cwd,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=deadline_seconds,
+        check=False,
+    )
+    assert done.returncode == 0, f"docker {' '.join(map(str, words))}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+    return (done.stdout + done.stderr).strip()
+
+
+def import_base(folder: Path) -> None:
+    """A Debian 12 as ``debian:bookworm-slim`` is, which cannot be fetched everywhere, as image ``BASE``."""
+    root = folder / "root"
+    # In mounts of its own: what it mounts below the root, /proc among it, must be gone before the root is removed.
+    command = ["unshare", "--mount", "debootstrap", "--variant=minbase", "bookworm", str(root), MIRROR]
+    made = run(command, cwd=folder, deadline_seconds=300)
+    assert made.code == 0, made.out[-2000:] + made.err[-2000:]
+    packed = run(["tar", "-C", str(root), "-cf", str(folder / "root.tar"), "."], cwd=folder)
+    assert packed.code == 0, packed.err
+    docker("import", folder / "root.tar", BASE)
+    (folder / "root.tar").unlink()
+    shutil.rmtree(root)
+
+
+def build_context(folder: Path) -> Path:
+    """What a clone holds, and the wheels that the image needs, from wherever this machine's pip has them."""
+    listed = run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT)
+    assert listed.code == 0, listed.err
+    for name in filter(None, listed.out.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, folder / name)
+    needed = run([sys.executable, "docker/requirements.py", "pyproject.toml", ""], cwd=folder)
+    assert needed.code == 0, needed.err
+    (folder / "requirements.txt").write_text(needed.out + "setuptools>=77\n")
+    options = ["--quiet", "--only-binary", ":all:", "--constraint", "constraints.txt", "--dest", "docker/wheels"]
+    command = [sys.executable, "-m", "pip", "download", *options, "--requirement", "requirements.txt"]
+    fetched = run(command, cwd=folder, deadline_seconds=300)
+    assert fetched.code == 0, fetched.err[-2000:]
+    return folder
+
+
+def build(context: Path, image: str, arguments: Mapping[str, str], *, file: str = "docker/Dockerfile") -> None:
+    """``docker build`` by the engine's own builder."""
+    pairs = [word for key, value in arguments.items() for word in ("--build-arg", f"{key}={value}")]
+    options: Sequence[str] = ["--network", "host", "--file", file, *pairs, "--tag", image]
+    docker("build", *options, ".", cwd=context, deadline_seconds=500)
+
+
+def _is_up(process: "subprocess.Popen[str]", host: str) -> bool:
+    end = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < end:
+        asked = subprocess.run(["docker", "--host", host, "version"], capture_output=True, timeout=60, check=False)
+        if asked.returncode == 0:
+            return True
+        time.sleep(0.2)
+    return False
+
+
+def _stop(process: "subprocess.Popen[str]", host: str) -> None:
+    for kind, words in (("ps", ("rm", "--force")), ("network", ("network", "rm"))):
+        listing = (
+            ("ps", "--all", "--quiet") if kind == "ps" else ("network", "ls", "--quiet", "--filter", "type=custom")
+        )
+        if found := docker(*listing, host=host).split():
+            docker(*words, *found, host=host)
+    process.terminate()
+    process.wait(timeout=60)

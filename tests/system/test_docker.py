@@ -1,0 +1,340 @@
+"""A real Docker engine, the image of docker/Dockerfile on it, and runs sent there as ``pfc submit docker`` sends them.
+
+One run goes through most of it: each test finds it where the one before has left it.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import yaml
+from checkpoint_reading import assert_identical, everything
+from commands import launch, run
+from docker_engine import (
+    BASE,
+    CannotRunError,
+    build,
+    build_context,
+    compose_command,
+    docker,
+    docker_engine,
+    import_base,
+    missing,
+)
+from prometheus_server import Prometheus, free_ports
+from rank_log import RankLog
+from small_faces import make_small_faces, write_run
+
+from deploy.submit.docker import TARGET
+from deploy.submit.docker_commands import DockerOptions
+from deploy.submit.docker_engine import complaint
+from deploy.submit.errors import SubmitError
+from deploy.submit.job import Job, Resources, Volume
+from deploy.submit.target import Status
+
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.skipif(missing() != "", reason=missing()),
+    pytest.mark.timeout(900),  # the first test waits for the image
+]
+
+IMAGE = "pfc:test"
+STEPS = 40
+OWNER = 12345
+METRICS = '[metrics]\nport = 9500\naddress = "0.0.0.0"\n'
+
+
+@dataclass
+class Run:
+    """A run on two nodes, and where it is on this machine."""
+
+    job: Job
+    faces: Path
+    output: Path
+
+    def __post_init__(self) -> None:
+        self._log = RankLog(self.output / "logs" / "rank_0000.jsonl")
+
+    @contextmanager
+    def started(self, start: Callable[[], object], *, steps: int = 3) -> Iterator[None]:
+        """In the block it has taken some steps since ``start``."""
+        starts = self._log.update().starts
+        start()
+        wait_until(lambda: self._log.update().starts > starts and self._log.step >= self._log.events[0]["step"] + steps)
+        yield
+
+    def like(self, name: str, *, steps: int) -> "Run":
+        """Another run, of that name and length."""
+        text = self.job.config_text.replace("/runs/out", f"/runs/{name}").replace(
+            f"steps = {STEPS}\n", f"steps = {steps}\n"
+        )
+        job = replace(self.job, name=name, config_text=text, output=Path("/runs") / name)
+        return Run(job, self.faces, self.output.with_name(name))
+
+    def codes(self) -> list[int]:
+        """Exit codes of the nodes once all have ended."""
+        wait_until(lambda: TARGET().status(self.job.name).state != "running")
+        told = docker("inspect", "--format", "{{.State.ExitCode}}", *(f"{self.job.name}-{node}" for node in (0, 1)))
+        return [int(code) for code in told.split()]
+
+
+def wait_until(happened: Callable[[], object], *, deadline_seconds: float = 120.0) -> None:
+    end = time.monotonic() + deadline_seconds
+    while not happened():
+        assert time.monotonic() < end, docker("ps", "--all")
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The image on an engine to which every docker command of this module goes; yields the folder it was built from."""
+    folder = tmp_path_factory.mktemp("context")
+    try:
+        with docker_engine(tmp_path_factory.mktemp("engine")) as host, pytest.MonkeyPatch.context() as patch:
+            patch.setenv("DOCKER_HOST", host)
+            patch.setenv("DOCKER_BUILDKIT", "0")
+            import_base(tmp_path_factory.mktemp("base"))
+            sources = build_context(folder)
+            build(sources, IMAGE, {"BASE_IMAGE": BASE, "EXTRAS": "", "PIP_NO_INDEX": "1"})
+            yield sources
+        shutil.rmtree(folder)  # pytest would keep the wheels of three runs
+    except CannotRunError as error:
+        pytest.skip(f"no Docker engine can run here: {error}")
+
+
+@pytest.fixture(scope="module")
+def the_run(context: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("run")
+    faces, runs = make_small_faces(folder / "faces"), folder / "runs"
+    runs.mkdir()
+    for path in (runs, faces):
+        path.chmod(0o755)
+    os.chown(runs, OWNER, OWNER)
+    config = write_run(folder / "run.toml", output=Path("/runs/out"), faces=Path("/data"), steps=STEPS)
+    text = config.read_text().replace("[data]", '[data]\ndecoder = "cpu"') + METRICS
+    job = Job(
+        name="faces",
+        config=config,
+        config_text=text,
+        output=Path("/runs/out"),
+        nodes=2,
+        image=IMAGE,
+        resources=Resources(cpus="2", memory="4Gi", shm="128Mi"),
+        volumes=(Volume(str(faces), "/data", read_only=True), Volume(str(runs), "/runs")),
+        environment={"OMP_NUM_THREADS": "1"},
+        grace_seconds=120,
+        metrics_port=9500,
+    )
+    return Run(job, faces, runs / "out")
+
+
+def test_the_image_is_small_and_not_roots(context: Path) -> None:
+    found = docker(
+        "run", "--rm", "--network", "none", "--read-only", IMAGE, "sh", "-c", "id -u; which g++ gcc cc pip; :"
+    )
+    assert found == "10001"
+    compiled = "from partial_fc.native_library import available; print(available())"
+    assert docker("run", "--rm", "--network", "none", "--read-only", IMAGE, "python", "-c", compiled) == "True"
+
+
+def test_one_container_is_stopped_and_both_end_with_a_checkpoint(the_run: Run) -> None:
+    target = TARGET()
+    with the_run.started(lambda: target.submit(the_run.job)):
+        docker("stop", "faces-1")
+        assert the_run.codes() == [75, 75]
+    status = target.status("faces")
+    assert (status.state, status.exit_code) == ("stopped", 75)
+    assert the_run.output.stat().st_uid == OWNER
+    assert {path.stat().st_uid for path in (the_run.output / "checkpoints").rglob("*")} == {OWNER}
+
+
+def test_logs_of_all_nodes_and_of_one_rank(the_run: Run) -> None:
+    target = TARGET()
+    lines = list(target.logs("faces"))
+    assert {line.split(" | ")[0] for line in lines} == {"faces-0", "faces-1"}
+    assert lines == sorted(target.logs("faces", follow=True), key=lambda line: line.split(" | ")[0])
+    last = "pfc launch: rank 1 exited with 75: exit code 75"
+    assert list(target.logs("faces", rank=1))[-1] == last
+    with pytest.raises(SubmitError, match=r"faces has no rank 2"):
+        target.logs("faces", rank=2)
+
+
+def test_the_script_continues_it_to_the_weights_of_one_host(the_run: Run, tmp_path: Path) -> None:
+    target = TARGET()
+    script = target.render(the_run.job)
+    with the_run.started(lambda: subprocess.run(["sh"], input=script, text=True, check=True, timeout=60), steps=1):
+        wait_until(lambda: target.status("faces").state != "running")
+    assert target.status("faces") == Status("done", "all 2 nodes ended with 0", 0), list(target.logs("faces"))
+    target.cancel("faces")
+    config = write_run(tmp_path / "run.toml", output=tmp_path / "out", faces=the_run.faces, steps=STEPS)
+    config.write_text(config.read_text().replace("[data]", '[data]\ndecoder = "cpu"'))
+    here = run(launch(2, "train", config), cwd=tmp_path)
+    assert here.code == 0, here.err
+    last = f"checkpoints/step_{STEPS:08d}"
+    assert_identical(everything(the_run.output / last), everything(tmp_path / "out" / last))
+
+
+def test_a_long_run_is_looked_at_and_cancelled(the_run: Run) -> None:
+    target, long = TARGET(), the_run.like("long", steps=100_000)
+    with long.started(lambda: target.submit(long.job)):
+        status = target.status("long")
+        assert (status.state, status.detail.split(",")[0]) == ("running", "2 of 2 nodes run")
+        assert docker("exec", "long-1", "python", "-m", "deploy.launch.health", "1") == "well"
+        assert "Read-only file system" in failing("exec", "--user", "0", "long-0", "touch", "/opt/pfc/there")
+        with pytest.raises(SubmitError, match=r"^long is running: cancel it first"):
+            target.submit(long.job)
+        said = target.cancel("long")
+    assert said.startswith("long: stopped, a checkpoint is written"), said
+    assert nothing_is_left("long")
+    assert target.status("long").state == "unknown"
+    with pytest.raises(SubmitError, match=r"^long: no such run"):
+        target.cancel("long")
+
+
+def test_a_deadline_stops_it_as_a_person_would(the_run: Run) -> None:
+    late = the_run.like("late", steps=100_000)
+    TARGET().submit(replace(late.job, nodes=1, ranks_per_node=2, deadline_seconds=20))
+    wait_until(lambda: TARGET().status("late").state != "running")
+    assert TARGET().status("late").state == "stopped", list(TARGET().logs("late"))
+    TARGET().cancel("late")
+
+
+def test_bad_input_is_told_as_such(the_run: Run) -> None:
+    bad = the_run.like("bad", steps=STEPS).job
+    text = bad.config_text.replace("[data]", "[data]\nnum_identities = 1")
+    TARGET().submit(replace(bad, config_text=text, nodes=1))
+    wait_until(lambda: TARGET().status("bad").state != "running")
+    status = TARGET().status("bad")
+    assert (status.state, status.exit_code) == ("bad input", 2), list(TARGET().logs("bad"))
+    TARGET().cancel("bad")
+
+
+def test_what_the_engine_refuses_is_one_line_and_leaves_nothing(the_run: Run) -> None:
+    job = replace(the_run.job, name="half")
+    docker("create", "--name", "half-1", "--network", "none", BASE, "true")
+    with pytest.raises(SubmitError, match=r"^container half-1 exists and is none of this run: choose another name"):
+        TARGET().submit(job)
+    assert nothing_is_left("half")
+    docker("rm", "half-1")
+    docker("network", "create", "half")
+    with pytest.raises(SubmitError, match=r"^network half exists and is none of this run"):
+        TARGET().submit(job)
+    docker("network", "rm", "half")
+    with pytest.raises(SubmitError, match=r"^the engine cannot give a gpu to a container"):
+        TARGET().submit(replace(job, gpus=True))
+    assert nothing_is_left("half")
+    with pytest.raises(SubmitError, match=r"^image nobody/has:it is not on this engine"):
+        TARGET().submit(replace(job, image="nobody/has:it"))
+    with pytest.raises(SubmitError, match=rf"^image {BASE} cannot run pfc .*; build it from docker/Dockerfile$"):
+        TARGET().submit(replace(job, image=BASE))
+    gone = failing("run", "--rm", "--network", "none", "--mount", "type=bind,source=/no/folder,target=/data", IMAGE)
+    assert str(complaint("run", gone)).startswith("mount /no/folder: there is no such file or folder on the engine's")
+
+
+def test_ports_of_this_machine_that_are_taken(the_run: Run) -> None:
+    target = TARGET(DockerOptions(publish_metrics=True))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        text = the_run.job.config_text.replace("port = 9500", f"port = {port}")
+        with pytest.raises(SubmitError, match=rf"^127.0.0.1:{port} is in use: choose another metrics.port"):
+            target.submit(replace(the_run.job, name="ports", config_text=text, nodes=1, metrics_port=port))
+    assert nothing_is_left("ports")
+
+
+def test_an_engine_that_does_not_run_or_may_not_be_used(the_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    as_nobody = ["setpriv", "--reuid", "65534", "--clear-groups", "docker", "ps"]
+    refused = subprocess.run(as_nobody, capture_output=True, text=True, timeout=60, check=False)
+    assert str(complaint("ps", refused.stderr)).startswith("no permission to use Docker's socket unix:///"), refused
+    monkeypatch.setenv("DOCKER_HOST", "unix:///no/engine.sock")
+    with pytest.raises(SubmitError, match=r"^no Docker engine answers at unix:///no/engine.sock: start it") as raised:
+        TARGET().status("faces")
+    assert raised.value.code == 1
+    monkeypatch.setenv("PATH", "/no/programs")
+    with pytest.raises(SubmitError, match=r"^docker: no such program"):
+        TARGET().status("faces")
+
+
+PROMETHEUS = """
+FROM {base}
+COPY prometheus /usr/bin/
+RUN install -d -o nobody /prometheus
+USER nobody
+ENTRYPOINT ["/usr/bin/prometheus"]
+"""
+
+
+def test_compose_shows_a_run_to_prometheus(context: Path, the_run: Run, tmp_path: Path) -> None:
+    """The services whose images can be had here: all but Grafana."""
+    program = shutil.which("prometheus")
+    if program is None:
+        pytest.skip("needs Prometheus (package prometheus)")
+    shutil.copy(program, tmp_path / "prometheus")
+    (tmp_path / "Dockerfile").write_text(PROMETHEUS.format(base=BASE))
+    build(tmp_path, "prometheus:test", {}, file="Dockerfile")
+    runs, config, port = the_run.output.parent, tmp_path / "run.toml", free_ports(1)
+    config.write_text(the_run.like("composed", steps=100_000).job.config_text.replace(METRICS, ""))
+    settings = {
+        "PFC_IMAGE": IMAGE,
+        "PFC_CONFIG": str(config),
+        "PFC_DATA": str(the_run.faces),
+        "PFC_RUNS": str(runs),
+        "PFC_RANKS": "2",
+        "PFC_USER": f"{OWNER}:{OWNER}",
+        "PROMETHEUS_IMAGE": "prometheus:test",
+        "PROMETHEUS_PORT": str(port),
+        "COMPOSE_PROJECT_NAME": "pfc-test",
+    }
+
+    def compose(*words: str) -> str:
+        done = subprocess.run(
+            [*compose_command(), "-f", str(context / "docker/compose.yaml"), *words],
+            env=os.environ | settings,
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    resolved = yaml.safe_load(compose("config"))["services"]
+    assert resolved.keys() == {"trainer", "prometheus", "grafana"}
+    try:
+        compose("up", "--detach", "--no-build", "trainer", "prometheus")
+        server = Prometheus(f"127.0.0.1:{port}")
+
+        def ranks_seen() -> bool:
+            with suppress(OSError):  # Prometheus starts
+                return len(server.query('pfc_step{job="composed"} > 0')) == 2 and len(server.query("up == 1")) == 2
+            return False
+
+        wait_until(ranks_seen)
+        assert {series.labels["listed_by"] for series in server.query("up")} == {"pfc"}
+        wait_until(lambda: server.query('{__name__=~"job:.+", job="composed"}'))  # by the recording rules
+        compose("stop", "trainer")
+        container = compose("ps", "--quiet", "--all", "trainer").strip()
+        assert docker("inspect", "--format", "{{.State.ExitCode}}", container) == "75"
+        assert not (runs / "targets.json").exists(), "a run that was stopped is no lost one"
+    finally:
+        compose("down", "--volumes")
+
+
+def nothing_is_left(name: str) -> bool:
+    containers = docker("ps", "--all", "--quiet", "--filter", f"label=pfc.name={name}")
+    return not containers and not docker("network", "ls", "--quiet", "--filter", f"label=pfc.name={name}")
+
+
+def failing(*words: str) -> str:
+    """What a docker command that must fail says."""
+    done = subprocess.run(["docker", *words], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode != 0
+    return done.stderr
