@@ -2,6 +2,8 @@
 
 import argparse
 import os
+import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -59,6 +61,14 @@ def _run(arguments: argparse.Namespace) -> ExitCode:
     _check(arguments)
     keep_freed_memory()  # as in training
     rows: list[CheckpointRow] = []
+    former = signal.signal(signal.SIGTERM, signal.default_int_handler)  # clears up, as Ctrl-C does
+    try:
+        return _measure_all(arguments, rows)
+    finally:
+        signal.signal(signal.SIGTERM, former)
+
+
+def _measure_all(arguments: argparse.Namespace, rows: list[CheckpointRow]) -> ExitCode:
     with joined_world("cpu", expected_size=None, timeout_seconds=600.0) as world:
         threads = arguments.threads or max(1, (os.cpu_count() or 1) // world.world_size)
         torch.set_num_threads(threads)
@@ -71,7 +81,7 @@ def _run(arguments: argparse.Namespace) -> ExitCode:
                     _save(arguments, rows)
         finally:
             if world.is_first:
-                Path(name).rmdir()
+                shutil.rmtree(name, ignore_errors=True)  # empty, unless it was interrupted while writing
         if world.is_first:
             from trainer.bench.checkpoint_table import format_checkpoint_rows
 
