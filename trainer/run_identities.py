@@ -77,7 +77,7 @@ def _sha256(path: Path) -> str | None:
     try:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # check_run_folder says what is wrong with a file there
         return None
 
 

@@ -97,6 +97,16 @@ def test_an_output_folder_that_holds_something_else(faces: Path, tmp_path: Path)
     assert [path.name for path in output.iterdir()] == ["thesis.txt"]
 
 
+def test_an_output_that_is_a_file(faces: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    output.write_text("precious")
+    config = write_run(tmp_path / "run.toml", output=output, faces=faces, steps=2)
+    finished = run(pfc("train", config, "--set", "schedule.warmup=0"), cwd=tmp_path)
+    assert (finished.code, len(finished.error_lines)) == (2, 1)
+    assert f"run.output {output} is a file: name a folder" in finished.err
+    assert output.read_text() == "precious"
+
+
 def test_an_output_folder_that_holds_another_run(faces: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     config = write_run(tmp_path / "run.toml", output=output, faces=faces, steps=2)
