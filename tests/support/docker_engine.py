@@ -1,7 +1,8 @@
 """A Docker engine of a test's own: all that it keeps lies in one folder, and it leaves the host's network alone.
 
-It has no bridge to the outside and no iptables rules; containers on a network of their own reach each other, and what a
-build fetches comes by ``--network host``.
+It makes no iptables rules. What it builds it builds in the host's network namespace, whose packages it needs; what it
+runs it runs in a namespace of its own, where no rule of another engine keeps containers from each other, and no port is
+taken. So it is started twice, on the same data.
 """
 
 import os
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from commands import ROOT, run, running
 
@@ -22,6 +24,7 @@ PROGRAMS = {
     "docker-compose": "docker-compose",
     "debootstrap": "debootstrap",
     "unshare": "util-linux",
+    "ip": "iproute2",
     "mount": "mount",
 }
 MIRROR = "http://deb.debian.org/debian"
@@ -32,6 +35,7 @@ mountpoint -q /sys/fs/cgroup/unified && umount /sys/fs/cgroup/unified
 for place in /etc/docker /run/containerd /opt; do
     mkdir -p "$place" "$0$place" && mount --bind "$0$place" "$place"
 done
+[ "$2" = host ] || ip link set lo up
 exec dockerd --data-root "$0/data" --exec-root "$0/exec" --host "unix://$0/d.sock" --pidfile "$0/d.pid" \
     --storage-driver "$1" --bridge none --iptables=false --ip-masq=false --ip-forward=false \
     --default-ulimit nofile=20000:20000
@@ -54,25 +58,33 @@ class CannotRunError(Exception):
     """This machine lets no engine run; what it said last."""
 
 
-@contextmanager
-def docker_engine(folder: Path) -> Iterator[str]:
-    """An engine that is up; yields its DOCKER_HOST. With its end all that it kept is gone, gigabytes of images too."""
+def storage_driver(folder: Path) -> str:
+    """The best one that works here: vfs copies every layer, and works everywhere. Raises CannotRunError."""
     said = ""
-    for driver in ("overlay2", "vfs"):  # vfs copies every layer, and works everywhere
-        place = folder / driver
-        place.mkdir(parents=True)
-        host = f"unix://{place / 'd.sock'}"
-        command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", START, str(place), driver]
-        with running(command, cwd=place, printed=place / "log.txt") as process:
-            if _is_up(process, host):
-                try:
-                    yield host
-                finally:
-                    _stop(process, host)
-                    shutil.rmtree(place / "data")
-                return
-        said = (place / "log.txt").read_text().strip().splitlines()[-1]
+    for driver in ("overlay2", "vfs"):
+        try:
+            with docker_engine(folder, driver, network="host"):
+                return driver
+        except CannotRunError as error:
+            said = str(error)
     raise CannotRunError(said)
+
+
+@contextmanager
+def docker_engine(folder: Path, driver: str, *, network: Literal["host", "own"]) -> Iterator[str]:
+    """An engine that is up; yields its DOCKER_HOST. Its containers and networks end with it, its images stay."""
+    place = folder / driver
+    place.mkdir(parents=True, exist_ok=True)
+    host = f"unix://{place / 'd.sock'}"
+    namespaces = ["--mount", "--propagation", "private", *(["--net"] if network == "own" else [])]
+    command = ["unshare", *namespaces, "sh", "-c", START, str(place), driver, network]
+    with running(command, cwd=place, printed=place / "log.txt") as process:
+        if not _is_up(process, host):
+            raise CannotRunError((place / "log.txt").read_text().strip().rpartition("\n")[2])
+        try:
+            yield host
+        finally:
+            _stop(process, host)
 
 
 def compose_command() -> list[str]:

@@ -5,11 +5,10 @@ One run goes through most of it: each test finds it where the one before has lef
 
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,8 +26,8 @@ from docker_engine import (
     docker_engine,
     import_base,
     missing,
+    storage_driver,
 )
-from prometheus_server import Prometheus, free_ports
 from rank_log import RankLog
 from small_faces import make_small_faces, write_run
 
@@ -95,18 +94,21 @@ def wait_until(happened: Callable[[], object], *, deadline_seconds: float = 120.
 @pytest.fixture(scope="module")
 def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The image on an engine to which every docker command of this module goes; yields the folder it was built from."""
-    folder = tmp_path_factory.mktemp("context")
+    sources, place = tmp_path_factory.mktemp("context"), tmp_path_factory.mktemp("engine")
     try:
-        with docker_engine(tmp_path_factory.mktemp("engine")) as host, pytest.MonkeyPatch.context() as patch:
-            patch.setenv("DOCKER_HOST", host)
-            patch.setenv("DOCKER_BUILDKIT", "0")
-            import_base(tmp_path_factory.mktemp("base"))
-            sources = build_context(folder)
-            build(sources, IMAGE, {"BASE_IMAGE": BASE, "EXTRAS": "", "PIP_NO_INDEX": "1"})
-            yield sources
-        shutil.rmtree(folder)  # pytest would keep the wheels of three runs
+        driver = storage_driver(place)
     except CannotRunError as error:
         pytest.skip(f"no Docker engine can run here: {error}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DOCKER_BUILDKIT", "0")
+        with docker_engine(place, driver, network="host") as host:
+            patch.setenv("DOCKER_HOST", host)
+            import_base(tmp_path_factory.mktemp("base"))
+            build(build_context(sources), IMAGE, {"BASE_IMAGE": BASE, "EXTRAS": "", "PIP_NO_INDEX": "1"})
+        with docker_engine(place, driver, network="own"):
+            yield sources
+    for folder in (sources, place):  # gigabytes, which pytest would keep of three runs
+        shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
@@ -240,14 +242,26 @@ def test_what_the_engine_refuses_is_one_line_and_leaves_nothing(the_run: Run) ->
 
 def test_ports_of_this_machine_that_are_taken(the_run: Run) -> None:
     target = TARGET(DockerOptions(publish_metrics=True))
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        text = the_run.job.config_text.replace("port = 9500", f"port = {port}")
-        with pytest.raises(SubmitError, match=rf"^127.0.0.1:{port} is in use: choose another metrics.port"):
-            target.submit(replace(the_run.job, name="ports", config_text=text, nodes=1, metrics_port=port))
+    ports = replace(the_run.job, name="ports", nodes=1)
+    docker("network", "create", "taker")
+    docker(
+        "run",
+        "--detach",
+        "--name",
+        "taker",
+        "--network",
+        "taker",
+        "--publish",
+        "127.0.0.1:9500:1",
+        IMAGE,
+        "sleep",
+        "60",
+    )
+    with pytest.raises(SubmitError, match=r"^127.0.0.1:9500 is in use: choose another metrics.port"):
+        target.submit(ports)
     assert nothing_is_left("ports")
+    docker("rm", "--force", "taker")
+    docker("network", "rm", "taker")
 
 
 def test_an_engine_that_does_not_run_or_may_not_be_used(the_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,7 +279,7 @@ def test_an_engine_that_does_not_run_or_may_not_be_used(the_run: Run, monkeypatc
 
 PROMETHEUS = """
 FROM {base}
-COPY prometheus /usr/bin/
+COPY prometheus promtool /usr/bin/
 RUN install -d -o nobody /prometheus
 USER nobody
 ENTRYPOINT ["/usr/bin/prometheus"]
@@ -274,13 +288,14 @@ ENTRYPOINT ["/usr/bin/prometheus"]
 
 def test_compose_shows_a_run_to_prometheus(context: Path, the_run: Run, tmp_path: Path) -> None:
     """The services whose images can be had here: all but Grafana."""
-    program = shutil.which("prometheus")
-    if program is None:
-        pytest.skip("needs Prometheus (package prometheus)")
-    shutil.copy(program, tmp_path / "prometheus")
+    for program in ("prometheus", "promtool"):
+        found = shutil.which(program)
+        if found is None:
+            pytest.skip(f"needs {program} (package prometheus)")
+        shutil.copy(found, tmp_path)
     (tmp_path / "Dockerfile").write_text(PROMETHEUS.format(base=BASE))
     build(tmp_path, "prometheus:test", {}, file="Dockerfile")
-    runs, config, port = the_run.output.parent, tmp_path / "run.toml", free_ports(1)
+    runs, config, port = the_run.output.parent, tmp_path / "run.toml", 19090
     config.write_text(the_run.like("composed", steps=100_000).job.config_text.replace(METRICS, ""))
     settings = {
         "PFC_IMAGE": IMAGE,
@@ -310,16 +325,16 @@ def test_compose_shows_a_run_to_prometheus(context: Path, the_run: Run, tmp_path
     assert resolved.keys() == {"trainer", "prometheus", "grafana"}
     try:
         compose("up", "--detach", "--no-build", "trainer", "prometheus")
-        server = Prometheus(f"127.0.0.1:{port}")
+        server = compose("ps", "--quiet", "prometheus").strip()
 
-        def ranks_seen() -> bool:
-            with suppress(OSError):  # Prometheus starts
-                return len(server.query('pfc_step{job="composed"} > 0')) == 2 and len(server.query("up == 1")) == 2
-            return False
+        def query(expression: str) -> list[str]:
+            """Series, one a line; from inside, as this process is in another network namespace."""
+            asked = ["docker", "exec", server, "promtool", "query", "instant", "http://localhost:9090", expression]
+            return subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False).stdout.splitlines()
 
-        wait_until(ranks_seen)
-        assert {series.labels["listed_by"] for series in server.query("up")} == {"pfc"}
-        wait_until(lambda: server.query('{__name__=~"job:.+", job="composed"}'))  # by the recording rules
+        wait_until(lambda: len(query('pfc_step{job="composed"} > 0')) == 2 and len(query("up == 1")) == 2)
+        assert len(query('up{listed_by="pfc"}')) == 2
+        wait_until(lambda: query('{__name__=~"job:.+", job="composed"}'))  # by the recording rules
         compose("stop", "trainer")
         container = compose("ps", "--quiet", "--all", "trainer").strip()
         assert docker("inspect", "--format", "{{.State.ExitCode}}", container) == "75"
