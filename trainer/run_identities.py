@@ -40,7 +40,7 @@ class RunIdentities:
         Raises ConfigError when the run was begun with other names, DataError for a file that cannot be used.
         """
         found = self._unchanged() or (self.names.sha256 if self.names is not None else None)
-        begun = self._begun_with if found is not None and found != self._sha256_begun_with else None
+        begun = self._begun_with if found is not None and self._sha256_begun_with not in (None, found) else None
         if begun is not None and self.names is not None:
             raise ConfigError(
                 f"{self._path.parent} was begun with other identities: {_difference(begun, self.names)}; "
