@@ -27,7 +27,7 @@ _KNOWN = (
         BAD_INPUT,
     ),
     (
-        r"bind source path does not exist: (.+)",
+        r"bind source path does not exist: (.+?)\.?(?:\n|$)",
         "mount {0}: there is no such file or folder on the engine's machine; make it, or mend the path",
         BAD_INPUT,
     ),
@@ -98,7 +98,9 @@ def complaint(command: str, printed: str) -> SubmitError:
     for pattern, text, code in _KNOWN:
         if match := re.search(pattern, printed):
             return SubmitError(text.format(*match.groups()), code)
-    lines = [line for line in printed.splitlines() if line.strip() and not line.startswith("Run 'docker")]
+    lines = [
+        line for line in printed.splitlines() if line.strip() and not line.startswith(("Run 'docker", "See 'docker"))
+    ]
     said = re.sub(r"^(docker: )?(Error response from daemon: )?", "", " ".join(lines))
     return SubmitError(f"docker {command}: {said[:500] or 'failed, and does not say why'}", FAILURE)
 

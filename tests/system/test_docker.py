@@ -171,6 +171,7 @@ def test_logs_of_all_nodes_and_of_one_rank(the_run: Run) -> None:
 def test_the_script_continues_it_to_the_weights_of_one_host(the_run: Run, tmp_path: Path) -> None:
     target = TARGET()
     script = target.render(the_run.job)
+    assert target.cancel("faces").startswith("faces: stopped, a checkpoint is written"), "it had ended before"
     with the_run.started(lambda: subprocess.run(["sh"], input=script, text=True, check=True, timeout=60), steps=1):
         wait_until(lambda: target.status("faces").state != "running")
     assert target.status("faces") == Status("done", "all 2 nodes ended with 0", 0), list(target.logs("faces"))

@@ -221,8 +221,11 @@ def test_amounts() -> None:
     assert [cpus_of(text, "x") for text in ("8", "1.5", "250m")] == [8, 1.5, 0.25]
 
 
-def test_words_of_newer_engines_are_understood() -> None:
-    """Docker 29 says some things differently from the engine of the system test."""
+def test_words_of_other_versions_are_understood() -> None:
+    """Docker 29 says some things differently from the program of the system test, 20.10 some from 28."""
+    missing = "bind source path does not exist: /no/folder"
+    for printed in (f"{missing}\n\nRun 'docker run --help' for more\n", f"{missing}.\nSee 'docker run --help'.\n"):
+        assert str(complaint("run", printed)).startswith("mount /no/folder: there is no such file or folder")
     stopped = "failed to connect to the docker API at unix:///var/run/docker.sock; check if the path is correct and if "
     assert str(complaint("ps", stopped)).startswith("no Docker engine answers at unix:///var/run/docker.sock: start it")
     refused = "permission denied while trying to connect to the docker API at unix:///var/run/docker.sock"

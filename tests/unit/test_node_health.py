@@ -34,8 +34,9 @@ def test_each_rank_that_is_not_well_or_not_there_is_named(tmp_path: Path) -> Non
     with serving(0, Verdict(True, "step 3")), serving(1, Verdict(False, "no step for 40 s")):
         assert complaints(run, 1) == []
         assert complaints(run, 2) == ["local rank 1: no step for 40 s"]
-        third = complaints(run, 3)[2]
-        assert third.startswith(f"local rank 2: http://127.0.0.1:{port + 2}/healthz: ")
+        of_second, of_third = complaints(run, 3)
+        assert of_second == "local rank 1: no step for 40 s"
+        assert of_third.startswith(f"local rank 2: http://127.0.0.1:{port + 2}/healthz: ")
 
 
 def test_a_run_without_metrics_has_nothing_to_complain_of(tmp_path: Path) -> None:
