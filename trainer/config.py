@@ -98,12 +98,14 @@ class MetricsConfig(_Table):
     port_in_use: Literal["error", "next"] = "error"  # next: try further ones, as many apart as ranks on the machine
     job: str | None = None  # label of all series; None: name of the run's folder
     unhealthy_after: Annotated[float, Field(gt=1)] = 10.0  # no step for so many times the median of the last ones
-    targets_file: Path | None = None  # NAME.json that Prometheus reads by file_sd: where all ranks listen
+    targets_file: AbsolutePath | None = None  # NAME.json that Prometheus reads by file_sd: where all ranks listen
 
     @model_validator(mode="after")
     def _targets_are_served(self) -> "MetricsConfig":
         if self.targets_file is not None and self.port is None:
-            raise ValueError("metrics.targets_file lists exporters, and there are none: set metrics.port")
+            raise ValueError("targets_file lists exporters, and there are none: set metrics.port")
+        if self.targets_file is not None and self.targets_file.suffix != ".json":
+            raise ValueError("Prometheus reads targets_file as JSON by its name: call it NAME.json")
         return self
 
 

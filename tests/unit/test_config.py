@@ -49,6 +49,11 @@ def test_a_limit_of_bad_images_is_a_count_or_a_share(tmp_path: Path, written: st
     assert load_config(write(tmp_path, config.to_toml())) == config
 
 
+def test_a_path_means_the_same_wherever_the_run_is_started(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, MINIMAL), ["metrics.port=9500", "metrics.targets_file=ranks.json"])
+    assert config.metrics.targets_file == Path.cwd() / "ranks.json"
+
+
 @pytest.mark.parametrize(
     ("override", "value"),
     [("run.seed=7", 7), ("run.device=cpu", "cpu"), ('run.device="cpu"', "cpu")],
@@ -81,6 +86,11 @@ def test_overrides_are_toml_or_text(tmp_path: Path, override: str, value: object
         ("head.margin=0.5", "'margin' has no meaning for loss 'sface', which reads a, b, slope"),
         ("train.epochs=3", "train: give exactly one of train.steps and train.epochs"),
         ("schedule.milestones=[3]", "milestones and kind = 'multistep' belong together"),
+        (
+            "metrics.targets_file=ranks.json",
+            "metrics: targets_file lists exporters, and there are none: set metrics.port",
+        ),
+        ('metrics={port=9500, targets_file="ranks.txt"}', "metrics: Prometheus reads targets_file as JSON by its name"),
         ("run", "write it as table.key=value"),
         ("run.output.x=1", "'output' is a value, not a table"),
     ],

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from trainer.commands.overrides import add_overrides
 from trainer.config import load_config
 from trainer.errors import ConfigError, ExitCode
 
@@ -22,14 +23,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("config", type=Path, metavar="RUN.toml", help="run configuration")
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="table.key=value",
-        help="override one value of the configuration (TOML syntax; may be repeated)",
-    )
+    add_overrides(parser)
     parser.add_argument(
         "--world-size", type=int, metavar="W", help="ranks that will train (default: run.world_size, or 1)"
     )

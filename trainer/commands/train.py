@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from trainer.commands.overrides import add_overrides
 from trainer.config import load_config
 from trainer.errors import ExitCode
 from trainer.training import train
@@ -23,14 +24,7 @@ def add_parser(subparsers: Any) -> None:
         "--nproc-per-node N -m trainer train RUN.toml",
     )
     parser.add_argument("config", type=Path, metavar="RUN.toml", help="run configuration")
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="table.key=value",
-        help="override one value of the configuration (TOML syntax; may be repeated)",
-    )
+    add_overrides(parser)
     parser.set_defaults(handler=_run)
 
 
