@@ -38,10 +38,6 @@ class HostBuffers:
         """Memory held."""
         return sum(buffer.numel() for buffer in self._buffers.values())
 
-    def missing_bytes(self, parts: Mapping[str, Part]) -> int:
-        """Memory that a copy of ``parts`` would take beyond what is held."""
-        return sum(part.tensor.nbytes for name, part in parts.items() if not self._fits(name, part.tensor))
-
     def reserve(self, parts: Mapping[str, Part]) -> None:
         """Make and touch room for tensors of these sizes; their values are not read."""
         for name, part in parts.items():
