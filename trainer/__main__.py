@@ -1,7 +1,5 @@
 """``python -m trainer`` is ``pfc``: the form that torchrun starts."""
 
-import sys
+from trainer.program import program
 
-from trainer.cli import main
-
-sys.exit(main())
+program()
