@@ -3,7 +3,7 @@
 Shapes: B images of one rank's batch (may be 0 in a partial last batch), H = W = image size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -61,8 +61,10 @@ class Decoder(Protocol):
     def submit(self, batch: EncodedBatch) -> None:
         """Start decoding a batch of at least one image."""
 
-    def collect(self) -> torch.Tensor:
-        """Images [B, 3, H, W] of the oldest batch submitted; the tensor owns its memory.
+    def collect(self) -> Callable[[], torch.Tensor]:
+        """The oldest batch submitted, once it is decoded: a function that makes its images [B, 3, H, W].
+
+        Whoever submits the next batch before calling it has the decoder at work meanwhile. The tensor owns its memory.
 
         Raises:
             BadImageError: some of them cannot be decoded, all of which it names; nothing is in flight afterwards.

@@ -1,6 +1,7 @@
 """Decoding and augmentation without DALI: Pillow, NumPy and threads. The same bits as DALI on the CPU."""
 
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -27,8 +28,8 @@ class PillowDecoder:
         """Start decoding a batch."""
         self._pending.append([self._threads.submit(self._image, batch, place) for place in range(len(batch.jpegs))])
 
-    def collect(self) -> torch.Tensor:
-        """Images [B, 3, H, W] of the oldest batch."""
+    def collect(self) -> Callable[[], torch.Tensor]:
+        """The oldest batch, decoded; its images [B, 3, H, W] on demand."""
         futures = self._pending.popleft()
         size = self._image_size
         images = np.empty((len(futures), 3, size, size), dtype=np.float32)
@@ -41,7 +42,7 @@ class PillowDecoder:
         if bad:
             self.clear()
             raise BadImageError(bad)
-        return torch.from_numpy(images).to(self._device)
+        return lambda: torch.from_numpy(images).to(self._device)
 
     def clear(self) -> None:
         """Forget what is in flight."""

@@ -11,7 +11,8 @@ reading thread, whose time is hidden behind decoding.
 import importlib
 import io
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -140,13 +141,11 @@ class _DecodePipeline:
         self._feed(batch)
         self._pipeline.schedule_run()
 
-    def collect(self) -> torch.Tensor:
+    def collect(self) -> Callable[[], torch.Tensor]:
         (images,) = self._pipeline.share_outputs()
         tensor: torch.Tensor = torch.utils.dlpack.from_dlpack(images.as_tensor())
-        if not self._planes:
-            tensor = _to_planes(tensor, self._flips.popleft())
         self._pipeline.release_outputs()
-        return tensor
+        return partial(_to_planes, tensor, None if self._planes else self._flips.popleft())
 
     def _feed(self, batch: EncodedBatch) -> None:
         feeds: dict[str, Any] = {
@@ -205,8 +204,8 @@ class DaliDecoder:
         self._pending.append((resize, batch))
         self._pipelines[resize].submit(batch)
 
-    def collect(self) -> torch.Tensor:
-        """Images [B, 3, H, W] of the oldest batch."""
+    def collect(self) -> Callable[[], torch.Tensor]:
+        """The oldest batch, decoded; its images [B, 3, H, W] on demand."""
         resize, batch = self._pending.popleft()
         try:
             return self._pipelines[resize].collect()
@@ -252,8 +251,13 @@ def _as_rows(images: Sequence[bytes]) -> NDArray[np.uint8] | list[NDArray[np.uin
     return [np.frombuffer(each if is_known_format(each) else b"\0", np.uint8) for each in images]
 
 
-def _to_planes(pixels: torch.Tensor, flips: NDArray[np.bool_]) -> torch.Tensor:
-    """[B, S, S, 3] uint8 -> [B, 3, S, S] float32 in [-1, 1], mirrored where ``flips`` [B] says so."""
+def _to_planes(pixels: torch.Tensor, flips: NDArray[np.bool_] | None) -> torch.Tensor:
+    """[B, S, S, 3] uint8 -> [B, 3, S, S] float32 in [-1, 1], mirrored where ``flips`` [B] says so.
+
+    flips: None where DALI has done all that.
+    """
+    if flips is None:
+        return pixels
     count, height, width, channels = pixels.shape
     planes = torch.empty(count, channels, height, width)
     native_library.call("pfc_to_planes", count, height, width, pixels.numpy(), flips.astype(np.uint8), planes.numpy())

@@ -6,7 +6,7 @@ position counts the batches that the caller got.
 
 import dataclasses
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any, Literal, get_args
@@ -171,15 +171,15 @@ class Loader:
                     fill()
                 if not decoding:
                     reading[0].result()
-                batch = self._collect(decoding, number, start)
-                fill()
+                batch, make_images = self._collect(decoding, number, start)
+                fill()  # first, so that the decoder is at work while these images are made
                 left = self._order.num_places - number * self.global_batch
                 self._last_global_batch = min(self.global_batch, left)
                 if number == numbers[-1]:
                     self._move(start.epoch + 1, 0)
                 else:
                     self._move(start.epoch, (number + 1) * self.global_batch)
-                yield batch
+                yield self._on_device(batch, make_images())
         finally:
             thread.shutdown(wait=True, cancel_futures=True)
 
@@ -204,15 +204,13 @@ class Loader:
             return None
         return draw(self._augmentation, indices, seed, epoch, self._image_size)
 
-    def _collect(self, decoding: deque[EncodedBatch], number: int, start: Position) -> Batch:
+    def _collect(
+        self, decoding: deque[EncodedBatch], number: int, start: Position
+    ) -> tuple[EncodedBatch, Callable[[], torch.Tensor]]:
         while True:
             batch = decoding[0]
             try:
-                images = (
-                    self._decoder.collect()
-                    if batch.jpegs
-                    else torch.empty(0, 3, self._image_size, self._image_size, device=self._device)
-                )
+                make_images = self._decoder.collect() if batch.jpegs else self._no_images
                 break
             except BadImageError as error:
                 for place, detail in error.details.items():
@@ -226,6 +224,12 @@ class Loader:
                     self._decoder.submit(each)
         decoding.popleft()
         self.skipped.update(batch.skipped)
+        return batch, make_images
+
+    def _no_images(self) -> torch.Tensor:
+        return torch.empty(0, 3, self._image_size, self._image_size, device=self._device)
+
+    def _on_device(self, batch: EncodedBatch, images: torch.Tensor) -> Batch:
         identities, indices = (torch.from_numpy(each).to(self._device) for each in (batch.identities, batch.indices))
         return Batch(images, identities, indices)
 
