@@ -1,5 +1,8 @@
-"""Which kernels run where: compiled ones on the CPU when they were built, PyTorch's everywhere else."""
+"""Which kernels run where: compiled ones on the CPU if they were built, Triton's on CUDA, else PyTorch's."""
 
+import functools
+import importlib
+import importlib.util
 from types import ModuleType
 
 import torch
@@ -10,7 +13,16 @@ from partial_fc import kernels_native, kernels_torch, native_library, tile_kerne
 
 def kernels_for(device: torch.device) -> ModuleType:
     """The module whose functions work on tensors of ``device``."""
-    return kernels_native if device.type == "cpu" and native_library.available() else kernels_torch
+    if device.type == "cpu":
+        return kernels_native if native_library.available() else kernels_torch
+    return _triton_kernels() if device.type == "cuda" and torch.version.cuda is not None else kernels_torch
+
+
+@functools.cache
+def _triton_kernels() -> ModuleType:
+    """It comes with PyTorch for CUDA; without it the slower ones do."""
+    found = importlib.util.find_spec("triton") is not None
+    return importlib.import_module("partial_fc.kernels_triton") if found else kernels_torch
 
 
 def tile_kernels_for(*tensors: Tensor) -> ModuleType:

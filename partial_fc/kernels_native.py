@@ -11,10 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from partial_fc.kernels_torch import tile_rows
 from partial_fc.native_library import call, int64, pointer
 from partial_fc.pairs import Pairs, ScoreSums
 from partial_fc.row_tables import Motion, RowTables
 from partial_fc.sface import SFace
+
+__all__ = ["tile_rows"]
+
+FUSED = False
 
 _ARRAYS = (
     *("weights", "codes", "scales", "slack", "slots", "momentum"),

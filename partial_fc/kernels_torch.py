@@ -16,9 +16,12 @@ from partial_fc.sface import SFace, angle
 LARGEST_CODE = 127
 ROUNDING_SLACK = 1e-6  # what float32 sums over a row may be off
 MUCH_UNREST = 1e3  # of rows that turn over, or have no direction
-CHUNK = 4096
+CHUNK = 4096  # rows or pairs at a time: about what a core's cache holds
+CHUNK_ON_GPU = 2**16  # where launching costs more than memory
 SHORTEST_LIFE = 16  # steps that a touched row keeps its momentum: it may be touched again, and letting go costs a visit
 OWN_PAIR = -2.0  # stands for the cosine of an own pair in a sample
+TILE_PAIRS, TILE_PAIRS_ON_GPU = 2**19, 2**24  # int32 products of a tile: 2 MiB, about a core's cache; 64 MiB
+FUSED = False  # whether there is a ``screen_tile``, which takes no products
 
 
 def current_rows(tables: RowTables, rows: Tensor) -> Tensor:
@@ -45,8 +48,9 @@ def gather_unit(tables: RowTables, rows: Tensor | None, start: int, count: int, 
 
 def encode_all(tables: RowTables) -> None:
     """int8 codes, scales and slack of all rows as they stand now."""
-    for start in range(0, len(tables.weights), CHUNK):
-        rows = _range(tables, start, min(CHUNK, len(tables.weights) - start))
+    chunk = _chunk(tables.weights)
+    for start in range(0, len(tables.weights), chunk):
+        rows = _range(tables, start, min(chunk, len(tables.weights) - start))
         weights = current_rows(tables, rows)
         _encode(tables, rows, weights, _inverse_norms(tables, weights))
 
@@ -61,8 +65,9 @@ def update_rows(
 
     Without pairs the gradient is 0. A row without a slot takes the step with no momentum. Codes are renewed.
     """
-    for begin in range(0, len(rows), CHUNK):
-        part = rows[begin : begin + CHUNK]
+    chunk = _chunk(rows)
+    for begin in range(0, len(rows), chunk):
+        part = rows[begin : begin + chunk]
         weights = current_rows(tables, part)
         inverse = _inverse_norms(tables, weights)
         gradient = torch.zeros_like(weights)
@@ -70,10 +75,10 @@ def update_rows(
             ends = offsets[begin : begin + len(part) + 1]
             here = pairs.part(int(ends[0]), int(ends[-1]))
             place = torch.repeat_interleave(torch.arange(len(part), device=rows.device), ends.diff())
-            for first in range(0, len(here), CHUNK):
-                some = here.part(first, min(first + CHUNK, len(here)))
+            for first in range(0, len(here), chunk):
+                some = here.part(first, min(first + chunk, len(here)))
                 pull = some.coefficients[:, None] * embeddings[some.samples.long()]
-                gradient.index_add_(0, place[first : first + CHUNK], pull)
+                gradient.index_add_(0, place[first : first + chunk], pull)
             radial = torch.zeros_like(inverse).index_add_(0, place, here.coefficients * here.cosines)
             gradient = (gradient - (radial * inverse)[:, None] * weights) * inverse[:, None]
         _move(tables, part, weights, gradient, motion)
@@ -90,8 +95,9 @@ def update_dense(tables: RowTables, start: int, sums: Tensor, motion: Motion) ->
 
 def settle_rows(tables: RowTables, rows: Tensor, rest: float, motion: Motion) -> None:
     """Bring ``rows`` with momentum to now; with ``rest`` > 0 also add rest * momentum, the movement still to come."""
-    for begin in range(0, len(rows), CHUNK):
-        part = rows[begin : begin + CHUNK]
+    chunk = _chunk(rows)
+    for begin in range(0, len(rows), chunk):
+        part = rows[begin : begin + chunk]
         part = part[tables.slots[part] != NO_SLOT]
         slots = tables.slots[part].long()
         age = (tables.now - tables.touched[slots]).long()
@@ -140,7 +146,7 @@ def score_tile(
     cosines = _cosines(tables, rows + start, samples, embeddings)
     coefficients = loss.negative_coefficient(cosines)
     keep = coefficients >= cut
-    exact = _exact_cosines(tables, own_rows + start, own_samples, embeddings)
+    exact = exact_cosines(tables, own_rows + start, own_samples, embeddings)
     own_cosines = exact.float()
     pulls = loss.positive_coefficient(exact).float()
     found = Pairs(
@@ -156,9 +162,10 @@ def score_tile(
     weights = current_rows(tables, touched)
     inverse = _inverse_norms(tables, weights)
     if gradient is not None:
-        for first in range(0, len(found), CHUNK):
-            some = found.part(first, min(first + CHUNK, len(found)))
-            at = place[first : first + CHUNK]
+        chunk = _chunk(rows)
+        for first in range(0, len(found), chunk):
+            some = found.part(first, min(first + chunk, len(found)))
+            at = place[first : first + chunk]
             pull = (some.coefficients * inverse[at])[:, None] * weights[at]
             gradient[0].index_add_(0, some.samples.long(), pull)
     force = found.coefficients.double() ** 2 * (1.0 - found.cosines.double() ** 2).clamp_min(0.0)
@@ -240,6 +247,15 @@ def gradient_blocks() -> int:
     return 1
 
 
+def tile_rows(padded: int, device: torch.device) -> int:
+    """T: rows that :func:`score_tile` takes at a time."""
+    return max(64, (TILE_PAIRS if device.type == "cpu" else TILE_PAIRS_ON_GPU) // padded)
+
+
+def _chunk(tensor: Tensor) -> int:
+    return CHUNK if tensor.device.type == "cpu" else CHUNK_ON_GPU
+
+
 def _range(tables: RowTables, start: int, count: int) -> Tensor:
     return torch.arange(start, start + count, device=tables.weights.device)
 
@@ -252,14 +268,15 @@ def _inverse_norms(tables: RowTables, weights: Tensor) -> Tensor:
 def _cosines(tables: RowTables, rows: Tensor, samples: Tensor, embeddings: Tensor) -> Tensor:
     """[P] for pairs of rows and samples."""
     cosines = embeddings.new_empty(len(rows))
-    for first in range(0, len(rows), CHUNK):
-        weights = current_rows(tables, rows[first : first + CHUNK])
+    chunk = _chunk(rows)
+    for first in range(0, len(rows), chunk):
+        weights = current_rows(tables, rows[first : first + chunk])
         unit = weights * _inverse_norms(tables, weights)[:, None]
-        cosines[first : first + CHUNK] = torch.linalg.vecdot(unit, embeddings[samples[first : first + CHUNK]])
+        cosines[first : first + chunk] = torch.linalg.vecdot(unit, embeddings[samples[first : first + chunk]])
     return cosines
 
 
-def _exact_cosines(tables: RowTables, rows: Tensor, samples: Tensor, embeddings: Tensor) -> Tensor:
+def exact_cosines(tables: RowTables, rows: Tensor, samples: Tensor, embeddings: Tensor) -> Tensor:
     """[P] in float64: pulls of own pairs are most of a gradient, and steep in the angle."""
     weights, x = current_rows(tables, rows).double(), embeddings[samples].double()
     norms = weights.norm(dim=1) * x.norm(dim=1)

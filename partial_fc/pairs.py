@@ -81,6 +81,11 @@ class PairBuffer:
                 self._pairs.copy_(0, kept)
         return self._pairs.part(self._filled, wanted)
 
+    def add(self, pairs: Pairs) -> None:
+        """Keep a copy of ``pairs``."""
+        self.room(len(pairs)).copy_(0, pairs)
+        self.keep(len(pairs))
+
     def keep(self, count: int) -> None:
         """The first ``count`` of the last room stay."""
         self._filled += count

@@ -23,7 +23,6 @@ from partial_fc.sface import SFace
 if TYPE_CHECKING:
     from partial_fc.head import PartialFC
 
-TILE_PAIRS = 2**19  # int32 products of a tile: 2 MiB, about a core's cache
 FEWEST_ON_CUDA = 32  # rows that the int8 product asks for there
 COSINE_ROUNDING = 2e-6  # of float32 cosines near the cut
 
@@ -51,13 +50,20 @@ def screened_pass(
     gradient = None
     if with_gradient:
         gradient = workspace.take("block gradients", kernels.gradient_blocks(), padded, dim).zero_()
-    tile = max(64, TILE_PAIRS // padded)
+    tile = kernels.tile_rows(padded, batch.unit.device)
     found = PairBuffer(workspace)
     sums = ScoreSums(batch.unit.device)
     for start in range(0, len(rows), tile):
-        stop = min(start + tile, len(rows))
-        dots = workspace.take("dots", stop - start, padded, dtype=torch.int32)
-        int8_product(tables.codes[start:stop], coded.codes, dots)
+        size = min(tile, len(rows) - start)
+        if kernels.FUSED:
+            found.add(
+                kernels.screen_tile(
+                    tables, start, size, coded, batch.unit, batch.own, loss, lowest, cut, gradient, sums
+                )
+            )
+            continue
+        dots = workspace.take("dots", size, padded, dtype=torch.int32)
+        int8_product(tables.codes[start : start + size], coded.codes, dots)
         kept = kernels.score_tile(
             tables,
             start,
@@ -69,7 +75,7 @@ def screened_pass(
             loss,
             lowest,
             cut,
-            found.room((stop - start) * padded),
+            found.room(size * padded),
             gradient,
             sums,
         )

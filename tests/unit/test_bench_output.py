@@ -20,6 +20,7 @@ SFACE = Row(
     spread=0.06,
     tolerance=1e-3,
     world_size=2,
+    device="cpu",
     threads=1,
     repetitions=5,
     warmup=8,

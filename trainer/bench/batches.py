@@ -44,8 +44,11 @@ def draw_batches(
         identities = torch.randint(problem.num_classes, (world.world_size * problem.batch,), generator=generator)
         samples, own_rows = shard.local_rows(identities)
         own = torch.zeros(len(identities), rows.shape[1])
-        own[samples] = rows[own_rows]
+        own[samples] = rows[own_rows.to(rows.device)].cpu()
         if world.world_size > 1:
+            own = own.to(world.device)
             dist.all_reduce(own)
-        drawn.append(Batch(geometry.embeddings(own, generator)[mine].clone(), identities[mine].clone()))
+            own = own.cpu()
+        embeddings = geometry.embeddings(own, generator)[mine].clone()
+        drawn.append(Batch(embeddings.to(world.device), identities[mine].to(world.device, copy=True)))
     return drawn

@@ -43,7 +43,7 @@ def build(problem: Problem, geometry: Geometry, world: World, seed: int) -> Cont
     """The problem's method with its centers drawn in place: no second copy of them exists at any time."""
     shard = class_shard(problem.num_classes, world.world_size, world.rank)
     if problem.method in (PRODUCT, PLAIN):
-        centers = torch.empty(len(shard), problem.embedding_dim)
+        centers = torch.empty(len(shard), problem.embedding_dim, device=world.device)
         geometry.fill_centers(centers, shard.start)
         if problem.method == PRODUCT:
             product = BareProduct(centers, problem.batch * world.world_size)
@@ -57,6 +57,7 @@ def build(problem: Problem, geometry: Geometry, world: World, seed: int) -> Cont
         SFace() if problem.method in (SFACE, ALL_ACTIVE) else CosFace(),
         tolerance=problem.tolerance,
         sample_rate=0.1 if problem.method == COSFACE_SAMPLED else 1.0,
+        device=world.device,
         seed=seed,
     )
     centers = head.centers.detach()

@@ -46,15 +46,17 @@ class Geometry:
         Row j is that of global class ``first_class`` + j, the same for any number of ranks.
         """
         last = first_class + len(rows)
+        basis = self._basis.to(rows.device)
+        shared = None if self._shared is None else self._shared.to(rows.device)
         for block in range(first_class // BLOCK, math.ceil(last / BLOCK)):
             generator = _generator(self._seed, f"centers {block}")
             drawn = torch.randn(BLOCK, len(self._basis), generator=generator)
             begin, end = max(first_class, block * BLOCK), min(last, (block + 1) * BLOCK)
             drawn = drawn[begin - block * BLOCK : end - block * BLOCK].div_(math.sqrt(len(self._basis)))
             out = rows[begin - first_class : end - first_class]
-            torch.mm(drawn, self._basis, out=out)
-            if self._shared is not None:
-                normalize(out, out=out).mul_(math.sqrt(1 - SHARED)).add_(self._shared, alpha=math.sqrt(SHARED))
+            torch.mm(drawn.to(rows.device), basis, out=out)
+            if shared is not None:
+                normalize(out, out=out).mul_(math.sqrt(1 - SHARED)).add_(shared, alpha=math.sqrt(SHARED))
 
     def embeddings(self, own: Tensor, generator: torch.Generator) -> Tensor:
         """[N, D] of norm 1; own: [N, D], each one's own center.

@@ -50,20 +50,21 @@ def bench_head(
 
 def _measure(problem: Problem, effort: Effort, world: World, now: Callable[[], float]) -> Row:
     gc.collect()
-    reset_peak()
-    before = peak_bytes()
+    device = world.device
+    reset_peak(device)
+    before = peak_bytes(device)
     geometry = Geometry(problem.embedding_dim, problem.spread, effort.seed, all_active=problem.method == ALL_ACTIVE)
     method = build(problem, geometry, world, effort.seed)
     steps = effort.warmup + effort.repetitions
     batches = draw_batches(steps, problem, method.centers, geometry, world, effort.seed)
     known = before + method.centers.nbytes + sum(batch.nbytes for batch in batches)
-    reset_peak()
+    reset_peak(device)
     for batch in batches[: effort.warmup - 1]:
         method.step(batch)
-    extra_ever = peak_bytes() - known
+    extra_ever = peak_bytes(device) - known
     product = BareProduct(method.centers, problem.batch * world.world_size)
     product()
-    counted = reset_peak()
+    counted = reset_peak(device)
     method.step(batches[effort.warmup - 1])  # untimed: the reset took away pages that malloc had kept
     times: list[float] = []
     stats: list[HeadStats] = []
@@ -72,13 +73,14 @@ def _measure(problem: Problem, effort: Effort, world: World, now: Callable[[], f
         times.append(_timed(partial(method.step, batch), world, now))
         if (last := method.stats()) is not None:
             stats.append(last)
-    extra = peak_bytes() - known - product.nbytes
+    extra = peak_bytes(device) - known - product.nbytes
     # A step takes as long as on the slowest rank, and memory must suffice for the largest.
     *times, largest, largest_ever = _largest([*times, extra, max(extra, extra_ever)], world)
     return summarise(
         problem,
         effort,
         world_size=world.world_size,
+        device=device_name(device),
         product_seconds=times[::2],
         step_seconds=times[1::2],
         stats=stats,
@@ -90,16 +92,28 @@ def _measure(problem: Problem, effort: Effort, world: World, now: Callable[[], f
 def _timed(action: Callable[[], None], world: World, now: Callable[[], float]) -> float:
     if world.world_size > 1:
         dist.barrier()  # else this rank's product would run beside another's step
+    _settle(world)
     began = now()
     action()
+    _settle(world)
     return now() - began
+
+
+def _settle(world: World) -> None:
+    if world.device.type == "cuda":
+        torch.cuda.synchronize(world.device)
+
+
+def device_name(device: torch.device) -> str:
+    """As the table calls it."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def _largest(values: list[float], world: World) -> list[float]:
     """Of each value the largest over ranks."""
     if world.world_size == 1:
         return values
-    tensor = torch.tensor(values, dtype=torch.float64)
+    tensor = torch.tensor(values, dtype=torch.float64, device=world.device)
     dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
     largest: list[float] = tensor.tolist()
     return largest

@@ -44,8 +44,9 @@ def format_rows(rows: Sequence[Row]) -> str:
 def conditions(row: Row) -> str:
     """What all rows of a run share: ranks, threads, repetitions, seed."""
     ranks, threads = _count(row.world_size, "rank"), _count(row.threads, "thread")
+    each = f"{threads} each" if row.device == "cpu" else f"{row.device} each"
     timed, warmup = _count(row.repetitions, "repetition"), _count(row.warmup, "warm-up step")
-    return f"{ranks}, {threads} each, B per rank; median and quartiles of {timed} after {warmup}, seed {row.seed}"
+    return f"{ranks}, {each}, B per rank; median and quartiles of {timed} after {warmup}, seed {row.seed}"
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:

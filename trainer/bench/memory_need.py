@@ -35,12 +35,13 @@ def needed_bytes(problem: Problem, world_size: int) -> int:
 
 
 def lack_of_memory(problem: Problem, world: World) -> str | None:
-    """Why the problem cannot run, or None; the same answer on every rank, whose processes share one machine."""
-    available = available_bytes()
-    least = torch.tensor(-1 if available is None else available)
+    """Why the problem cannot run, or None; the same on every rank: they share a machine or have a GPU each."""
+    on_gpu = world.device.type == "cuda"
+    available = torch.cuda.mem_get_info(world.device)[0] if on_gpu else available_bytes()
+    least = torch.tensor(-1 if available is None else available, device=world.device)
     if world.world_size > 1:
         dist.all_reduce(least, op=dist.ReduceOp.MIN)
-    needed = needed_bytes(problem, world.world_size) * world.world_size
+    needed = needed_bytes(problem, world.world_size) * (1 if on_gpu else world.world_size)
     if least < 0 or needed <= least:
         return None
     return f"it needs about {needed / GIB:.1f} GiB, {int(least) / GIB:.1f} GiB are free"

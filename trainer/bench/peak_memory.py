@@ -1,18 +1,24 @@
-"""Peak resident memory of this process since a mark, from Linux's /proc."""
+"""Peak memory of this process since a mark: resident, from Linux's /proc, or of PyTorch's tensors on a GPU."""
 
 import ctypes
 from contextlib import suppress
 from pathlib import Path
 
+import torch
+
+CPU = torch.device("cpu")
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
 
 
-def reset_peak() -> bool:
+def reset_peak(device: torch.device = CPU) -> bool:
     """Let the kernel count the peak anew; False where it does not offer that.
 
     What was freed is given back to the kernel first: memory that malloc keeps would hide what comes next in it.
     """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return True
     with suppress(OSError, AttributeError):  # another C library than glibc
         ctypes.CDLL(None).malloc_trim(0)
     try:
@@ -22,8 +28,10 @@ def reset_peak() -> bool:
     return True
 
 
-def peak_bytes() -> int:
-    """Largest resident size since the last reset, bytes; 0 where /proc does not tell."""
+def peak_bytes(device: torch.device = CPU) -> int:
+    """Largest resident size, or size of all tensors on a GPU, since the last reset, bytes; 0 where nothing tells."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
     return _status("VmHWM")
 
 

@@ -59,6 +59,7 @@ class Row:
     spread: float | None
     tolerance: float | None
     world_size: int
+    device: str
     threads: int
     repetitions: int
     warmup: int

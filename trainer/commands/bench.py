@@ -31,7 +31,8 @@ methods:
   cosface-0.1        the same with sample_rate 0.1
 
 What does not fit in memory is skipped, with a line that says so. "extra MiB" is the peak of a rank's resident memory
-beyond its centers in the timed steps, everything included; "ever MiB" the same since the first step."""
+(on a GPU: of its tensors) beyond its centers in the timed steps, everything included; "ever MiB" the same since the
+first step."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -85,6 +86,7 @@ def add_parser(subparsers: Any) -> None:
     head.add_argument(
         "--threads", type=int, metavar="N", help="of arithmetic per rank; default: this machine's cores over the ranks"
     )
+    head.add_argument("--device", default="cpu", help="cpu (default), auto, cuda or cuda:N")
     head.add_argument("--csv", type=Path, metavar="FILE", help="also write all figures there, after each measurement")
     head.add_argument("--png", type=Path, metavar="FILE", help="also draw time and memory")
     head.add_argument("--seed", type=int, default=0, metavar="N", help="of centers, batches and sampling, default 0")
@@ -99,7 +101,7 @@ def _run(arguments: argparse.Namespace) -> ExitCode:
     _check(arguments)
     rows: list[Row] = []
     skipped: list[Skipped] = []
-    with joined_world("cpu", expected_size=None, timeout_seconds=600.0) as world:
+    with joined_world(arguments.device, expected_size=None, timeout_seconds=600.0) as world:
         if min(arguments.classes) < 2 * world.world_size:
             raise ConfigError(f"--classes {min(arguments.classes)}: every rank needs at least two")
         threads = arguments.threads or max(1, (os.cpu_count() or 1) // world.world_size)
