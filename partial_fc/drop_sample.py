@@ -99,8 +99,9 @@ def measure_drop(
     cosines = torch.mm(centers, whole.transposed, out=workspace.take("sampled cosines", count, batch))
     if count:
         place = torch.searchsorted(sampled, own[0]).clamp_max_(count - 1)
-        there = sampled[place] == own[0]
-        cosines[place[there], own[1][there]] = OWN_PAIR
+        # Not chosen by a mask: whoever asks a GPU how many there are waits for it.
+        chosen = torch.where(sampled[place] == own[0], OWN_PAIR, cosines[place, own[1]])
+        cosines[place, own[1]] = chosen
     levels = torch.zeros(LEVELS, 4, dtype=torch.float64, device=unit.device)
     sums = torch.zeros(3, dtype=torch.float64, device=unit.device)
     weights, sample_weights = center_inverse / rows.shared.scale, inverse.squeeze(1).contiguous()
@@ -111,22 +112,28 @@ def measure_drop(
     push = torch.mm(dropped.T, centers, out=workspace.take("sampled push", batch, dim))
     radial = torch.linalg.vecdot(push, unit).double()
     below = levels[level:].sum(dim=0)
-    coherent = (squares[1] * (push.double().square().sum(dim=1) - radial.square())).sum() - below[2]
-    mass = (squares[1] * (dropped.sum(dim=0).double().square() - dropped.double().square().sum(dim=0))).sum()
+    coherent = torch.dot(squares[1], _squared_norms(push, 1) - radial.square()) - below[2]
+    mass = torch.dot(squares[1], dropped.sum(dim=0, dtype=torch.float64).square() - _squared_norms(dropped, 0))
     weighted = dropped * sample_weights
-    gram = torch.mm(weighted.T, weighted).double().square().sum()
-    chance = 2.0 * (gram - torch.linalg.vecdot(weighted, weighted).double().square().sum()).clamp_min(0.0)
+    gram = _squared_norms(torch.mm(weighted.T, weighted), None)
+    chance = 2.0 * (gram - _squared_norms(weighted, 1).square().sum()).clamp_min(0.0)
     pull = torch.mm(dropped, unit, out=workspace.take("sampled pull", count, dim))
-    tangential = torch.linalg.vecdot(pull, pull).double() - torch.linalg.vecdot(pull, centers).double().square()
+    tangential = _squared_norms(pull, 1) - torch.linalg.vecdot(pull, centers).double().square()
     return torch.cat(
         [
             levels.flatten(),
             sums,
-            torch.stack([coherent, mass, chance, radial.sum(), (squares[0] * tangential.clamp_min(0.0)).sum()]),
+            torch.stack([coherent, mass, chance, radial.sum(), torch.dot(squares[0], tangential.clamp_min(0.0))]),
             _own_force(rows, own, unit, squares[1], loss),
             torch.stack([squares[1].new_tensor(count), count * squares[1].mean()]),
         ]
     )
+
+
+def _squared_norms(tensor: Tensor, dim: int | None) -> Tensor:
+    """Sums of squares along ``dim``, or of all, in float64 without a copy in it."""
+    norms: Tensor = torch.linalg.vector_norm(tensor, dim=dim, dtype=torch.float64)
+    return norms.square()
 
 
 def _own_force(rows: CenterRows, own: tuple[Tensor, Tensor], unit: Tensor, squares: Tensor, loss: SFace) -> Tensor:

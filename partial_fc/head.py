@@ -26,7 +26,7 @@ from partial_fc.stats import HeadStats
 from partial_fc.tolerance import ToleranceControl
 from partial_fc.workspace import Workspace
 
-TILE_CLASSES = 4096
+TILE_CLASSES, TILE_CLASSES_ON_GPU = 4096, 65536  # what a core's cache holds; where launching costs more than memory
 
 
 class PartialFC(nn.Module):
@@ -74,9 +74,11 @@ class PartialFC(nn.Module):
         group: dist.ProcessGroup | None = None,
         device: torch.device | str = "cpu",
         seed: int = 0,
-        tile_classes: int = TILE_CLASSES,
+        tile_classes: int | None = None,
     ) -> None:
         super().__init__()
+        if tile_classes is None:
+            tile_classes = TILE_CLASSES if torch.device(device).type == "cpu" else TILE_CLASSES_ON_GPU
         if num_classes < 1 or embedding_dim < 1 or tile_classes < 1:
             raise ValueError(
                 f"num_classes {num_classes}, embedding_dim {embedding_dim} and tile_classes {tile_classes} "

@@ -13,12 +13,10 @@ from torch import Tensor
 
 from partial_fc import triton_pairs, triton_rows
 from partial_fc.coded_batch import CodedBatch
-from partial_fc.kernels_torch import exact_cosines, sample_levels
+from partial_fc.kernels_torch import exact_cosines
 from partial_fc.pairs import Pairs, ScoreSums
 from partial_fc.row_tables import Motion, RowTables
 from partial_fc.sface import SFace, angle
-
-__all__ = ["sample_levels"]
 
 FUSED = True
 TILE_KEYS = 2**28  # row * M + sample of a tile must fit in 32 bits, and its candidates in memory
@@ -140,6 +138,25 @@ def dense_coefficients(
         sums += partial.sum(dim=0, dtype=torch.float64)
 
 
+def sample_levels(
+    cosines: Tensor, inverses: Tensor, sample_inverses: Tensor, loss: SFace, cut: float, levels: Tensor, sums: Tensor
+) -> None:
+    """See :func:`partial_fc.kernels_torch.sample_levels`."""
+    count, batch = cosines.shape
+    rows, samples = 32, min(64, max(16, triton.next_power_of_2(batch)))
+    grid = (triton.cdiv(count, rows), triton.cdiv(batch, samples))
+    if not count or not batch:
+        return
+    partial = cosines.new_zeros(grid[0] * grid[1], levels.numel() + 3)
+    triton_pairs.levels_program[grid](
+        cosines, inverses, sample_inverses, count, batch, loss.scale, loss.slope, loss.b, cut, partial,
+        LEVELS=len(levels), ROWS=rows, SAMPLES=samples, num_warps=4,
+    )  # fmt: skip
+    found = partial.sum(dim=0, dtype=torch.float64)
+    levels += found[:-3].view_as(levels)
+    sums += found[-3:]
+
+
 def gradient_blocks() -> int:
     """Blocks of the ``gradient`` that :func:`screen_tile` takes."""
     return SHARES
@@ -190,19 +207,16 @@ def _add_sums(
 ) -> None:
     coefficients, cosines = pairs.coefficients.double(), pairs.cosines.double()
     force = coefficients**2 * (1.0 - cosines**2).clamp_min(0.0) * inverses.double() ** 2
-    energy = coefficients * cosines
-    pushes, all_force, all_energy = negative.double(), force.sum(), energy.sum()
-    negative_force, negative_energy = (force * pushes).sum(), (energy * pushes).sum()
-    found = {
-        sums.INTER: negative_energy,
-        sums.INTRA: all_energy - negative_energy,
-        sums.KEPT: pushes.sum(),
-        sums.OWN_ANGLES: (math.pi / 2 - angle(own_cosines).double()).sum(),
-        sums.NEGATIVE_FORCE: negative_force,
-        sums.OWN_FORCE: all_force - negative_force,
-    }
-    for name, value in found.items():
-        sums.values[name] += value
+    pushes = negative.double()
+    terms = torch.stack([coefficients * cosines, force, pushes])
+    of_negatives, of_own = (terms @ torch.stack([pushes, 1.0 - pushes], dim=1)).unbind(dim=1)
+    own_angles = (math.pi / 2 - angle(own_cosines)).sum(dtype=torch.float64)
+    # One addition for all that the device knows; the order is that of the names.
+    zero = torch.zeros_like(own_angles)
+    parts = [of_negatives[0], of_own[0], of_negatives[2], zero, own_angles, zero, of_negatives[1], of_own[1]]
+    names = (sums.INTER, sums.INTRA, sums.KEPT, sums.SCORED, sums.OWN_ANGLES, sums.OWN_PAIRS)
+    assert (*names, sums.NEGATIVE_FORCE, sums.OWN_FORCE) == tuple(range(len(parts)))
+    sums.values += torch.stack(parts)
     sums.values[sums.SCORED] += scored
     sums.values[sums.OWN_PAIRS] += len(own_cosines)
 

@@ -9,10 +9,12 @@ import math
 import triton
 import triton.language as tl
 
+from partial_fc import kernels_torch
 from partial_fc.triton_rows import inverse_norm, row_now
 
 RIGHT_ANGLE = tl.constexpr(math.pi / 2)
 STRAIGHT_ANGLE = tl.constexpr(math.pi)
+NOT_OWN = tl.constexpr(kernels_torch.OWN_PAIR + 0.5)
 
 
 @triton.jit(do_not_specialize=["count"])
@@ -161,3 +163,41 @@ def dense_program(
         tl.store(here + 4, tl.sum(tl.sum(below, axis=1), axis=0))
         tl.store(here + 5, tl.sum(tl.sum(below * below, axis=1), axis=0))
         tl.store(here + 6, tl.sum(tl.sum(own.to(tl.float32), axis=1), axis=0))
+
+
+@triton.jit(do_not_specialize=["count"])
+def levels_program(
+    cosines, inverses, sample_inverses, count, batch, loss_scale, slope, b, cut, sums,
+    LEVELS: tl.constexpr, ROWS: tl.constexpr, SAMPLES: tl.constexpr,
+):  # fmt: skip
+    """As ``sample_levels``, for one block; sums: [programs, LEVELS * 4 + 3] float32."""
+    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    columns = tl.program_id(1) * SAMPLES + tl.arange(0, SAMPLES)
+    there = (rows < count)[:, None] & (columns < batch)[None, :]
+    places = cosines + rows.to(tl.int64)[:, None] * batch + columns[None, :]
+    cosine = tl.load(places, mask=there, other=0.0)
+    inverse = tl.load(inverses + rows, mask=rows < count, other=0.0)
+    sample_inverse = tl.load(sample_inverses + columns, mask=columns < batch, other=0.0)
+    negative = there & (cosine > NOT_OWN)
+    theta = angle(cosine)
+    share = tl.where(negative, 1.0 / (1.0 + tl.exp(-slope * (b - theta))), 0.0)
+    coefficient = loss_scale * share
+    tl.store(places, tl.where(coefficient < cut, coefficient, 0.0), mask=there)
+    below = tl.where(negative, RIGHT_ANGLE - theta, 0.0)
+    level = tl.minimum(tl.maximum(253 - (share.to(tl.int32, bitcast=True) >> 22), 0), LEVELS - 1)
+    level = tl.where(negative, level, -1)
+    force = coefficient * coefficient * tl.maximum(1.0 - cosine * cosine, 0.0)
+    on_samples = force * (sample_inverse * sample_inverse)[None, :]
+    on_rows = force * (inverse * inverse)[:, None]
+    here = sums + (tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)) * (LEVELS * 4 + 3)
+    for number in range(LEVELS):
+        in_it = level == number
+        pairs = tl.sum(tl.sum(in_it.to(tl.float32), axis=1), axis=0)
+        if pairs > 0.0:
+            tl.store(here + number * 4, pairs)
+            tl.store(here + number * 4 + 1, tl.sum(tl.sum(tl.where(in_it, coefficient, 0.0), axis=1), axis=0))
+            tl.store(here + number * 4 + 2, tl.sum(tl.sum(tl.where(in_it, on_samples, 0.0), axis=1), axis=0))
+            tl.store(here + number * 4 + 3, tl.sum(tl.sum(tl.where(in_it, on_rows, 0.0), axis=1), axis=0))
+    tl.store(here + LEVELS * 4, tl.sum(tl.sum(negative.to(tl.float32), axis=1), axis=0))
+    tl.store(here + LEVELS * 4 + 1, tl.sum(tl.sum(below, axis=1), axis=0))
+    tl.store(here + LEVELS * 4 + 2, tl.sum(tl.sum(below * below, axis=1), axis=0))

@@ -38,7 +38,7 @@ def test_head_and_optimizer_on_cuda_equal_the_cpu() -> None:
         head = PartialFC(1031, 64, device=device, seed=2, tile_classes=100)
         optimizer = CenterSGD(head, lr=0.1)
         for _ in range(5):
-            x = embeddings.to(device).requires_grad_()
+            x = embeddings.to(device, copy=True).requires_grad_()
             loss = head(x, identities.to(device))
             loss.backward()
             optimizer.step()

@@ -197,10 +197,10 @@ def _local_sums(
 ) -> tuple[Tensor, Tensor]:
     """[C] float64 each: this rank's sums of g*z and of g, the gradients of weight and bias."""
     of_weight, of_bias = torch.zeros(2, len(mean), dtype=torch.float64, device=x.device)
-    scale = weight.to(mean.dtype)
+    scale, unsaved = weight.to(mean.dtype), mean.new_empty(0)  # on CUDA None would not do
     for block, block_grad in zip(_blocks(x), _blocks(grad), strict=True):
         _, block_weight, block_bias = torch.ops.aten.native_batch_norm_backward(
-            block_grad, block, scale, mean, var, None, None, False, eps, [False, True, True]
+            block_grad, block, scale, mean, var, unsaved, unsaved, False, eps, [False, True, True]
         )
         of_weight += block_weight
         of_bias += block_bias
