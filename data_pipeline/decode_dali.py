@@ -66,7 +66,8 @@ def _graph(augmentation: Augmentation, image_size: int, resize: bool, decoder: s
         output_type=types.RGB,
         jpeg_fancy_upsampling=True,  # on the GPU too, as the CPU always does
         # Left to itself, DALI splits each batch between a GPU's JPEG engine and its cores; an image's pixels
-        # would depend on its place in the batch, hence on the number of ranks.
+        # would depend on its place in the batch. Of how many there are in a batch they do depend: by up to 3 of 255
+        # levels on an H100, where few are decoded in another way than many.
         hw_decoder_load=1.0,
     )
     if not planes:
