@@ -64,6 +64,10 @@ class Registry:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_file(self._path(entry.name), json.dumps(asdict(entry), indent=2) + "\n")
 
+    def forget(self, name: str) -> None:
+        """Remove the entry of that name."""
+        self._path(name).unlink(missing_ok=True)
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """One submission at a time: two of the same name must not both find it free."""

@@ -3,11 +3,11 @@
 import argparse
 from datetime import UTC, datetime
 
-from deploy.submit.errors import SubmitError
+from deploy.submit.errors import LeftBehindError, SubmitError
 from deploy.submit.job import Job
 from deploy.submit.own_options import options_of, target_of
 from deploy.submit.registry import Entry, Registry
-from deploy.submit.target import LIVE, Target
+from deploy.submit.target import LIVE, Distant, Target
 from deploy.submit.targets import has_paths_of_its_own
 
 
@@ -20,20 +20,43 @@ def send(target: Target, name: str, job: Job, arguments: argparse.Namespace, reg
         for entry in registry.entries():
             if entry.name == job.name or _share_folder(entry, name, job):
                 _refuse_live(entry, job)
-        line = target.submit(job)
-        registry.write(
-            Entry(
-                name=job.name,
-                target=name,
-                options=options_of(type(target), arguments),
-                submitted=datetime.now(UTC).isoformat(timespec="seconds"),
-                config=str(job.config),
-                output=str(job.output),
-                nodes=job.nodes,
-                ranks_per_node=job.ranks_per_node,
-            )
-        )
-    return line
+        former = registry.find(job.name)
+        entry = _entry(target, name, job, arguments)
+        if former is not None and isinstance(target, Distant):
+            _make_room(target, entry, former)
+        # Noted before it is sent: killed half-way, it can be asked about, and cancelled.
+        registry.write(entry)
+        try:
+            return target.submit(job)
+        except LeftBehindError:
+            raise
+        except BaseException:
+            if former is None:
+                registry.forget(job.name)
+            else:
+                registry.write(former)
+            raise
+
+
+def _entry(target: Target, name: str, job: Job, arguments: argparse.Namespace) -> Entry:
+    options = options_of(type(target), arguments)
+    return Entry(
+        name=job.name,
+        target=name,
+        options=options | (target.place() if isinstance(target, Distant) else {}),
+        submitted=datetime.now(UTC).isoformat(timespec="seconds"),
+        config=str(job.config),
+        output=str(job.output),
+        nodes=job.nodes,
+        ranks_per_node=job.ranks_per_node,
+    )
+
+
+def _make_room(target: Distant, entry: Entry, former: Entry) -> None:
+    """Where the former run of that name was sent to the same place, what is left of it is in the way."""
+    place = target.place()
+    if former.target == entry.target and place == {key: former.options.get(key) for key in place}:
+        target.clear(entry.name)
 
 
 def _share_folder(entry: Entry, name: str, job: Job) -> bool:

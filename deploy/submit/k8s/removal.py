@@ -1,0 +1,51 @@
+"""A run out of the cluster: asked to stop, or long over."""
+
+import time
+
+from deploy.submit.errors import SubmitError
+from deploy.submit.k8s.cluster import Cluster
+from deploy.submit.k8s.ownership import adopt, companions, workload
+from deploy.submit.k8s.standing import is_over
+
+CLEARING_SECONDS = 60.0  # for the cluster's garbage collector
+POLL_SECONDS = 0.5
+
+
+def cancel(cluster: Cluster, name: str) -> str:
+    """Pods get SIGTERM, and their grace time to write a checkpoint; everything else goes when they are gone."""
+    found, unseen = workload(cluster, name)
+    rest = companions(cluster, name)
+    if found is not None:
+        where = f"{found['kind']} {name} in namespace {cluster.namespace}"
+        # Applied by hand or from a repository, they belong to nobody yet.
+        for companion in rest:
+            if not companion["metadata"].get("ownerReferences"):
+                adopt(cluster, companion, owner=found)
+        cluster.delete(found["kind"], name, uid=found["metadata"].get("uid"), propagation="Foreground")
+        if is_over(found):
+            return f"{where} was over; everything of it but its output is removed"
+        return f"{where}: its nodes write a checkpoint and end, then everything of it is removed"
+    if not rest:
+        raise SubmitError(f"no run {name} in namespace {cluster.namespace}{unseen}: is it in another --namespace?")
+    for companion in rest:
+        cluster.delete(companion["kind"], name, uid=companion["metadata"].get("uid"))
+    return f"removed what was left of {name}: {', '.join(companion['kind'] for companion in rest)}"
+
+
+def clear(cluster: Cluster, name: str) -> None:
+    """Remove a run that is over. Raises SubmitError where one of that name is not, or does not go."""
+    found, _ = workload(cluster, name)
+    if found is None:
+        return
+    if found["metadata"].get("deletionTimestamp"):
+        raise SubmitError(
+            f"{name} was cancelled, and its nodes still write: submit it when pfc status {name} is unknown"
+        )
+    if not is_over(found):
+        raise SubmitError(f"{name} is not over: pfc cancel {name}, or choose another name")
+    cancel(cluster, name)
+    end = time.monotonic() + CLEARING_SECONDS
+    while workload(cluster, name)[0] is not None or companions(cluster, name):
+        if time.monotonic() > end:
+            raise SubmitError(f"what is left of the last run {name} does not go; try again in a minute", 1)
+        time.sleep(POLL_SECONDS)
