@@ -8,6 +8,7 @@ nodes, ``status`` says what happened, and the same submission again starts all o
 import argparse
 import os
 import re
+import tomllib
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -19,7 +20,6 @@ from deploy.submit.docker_logs import merged_lines
 from deploy.submit.docker_nodes import Node, nodes_of, status_of
 from deploy.submit.errors import SubmitError
 from deploy.submit.job import Job
-from deploy.submit.sent_config import serves_itself_alone
 from deploy.submit.target import Status, Target
 
 _USER = re.compile(r"\d+:\d+")
@@ -127,7 +127,7 @@ class DockerTarget:
             raise SubmitError(
                 "--max-restarts is for one node: after a failure of several, submit the run again, and all nodes start"
             )
-        if self._options.publish_metrics and serves_itself_alone(job.config_text):
+        if self._options.publish_metrics and _serves_itself_alone(job):
             raise SubmitError(
                 "--publish-metrics: the ranks serve their container's own loopback; set metrics.address = '0.0.0.0'"
             )
@@ -157,6 +157,11 @@ class DockerTarget:
             write_file(config_file(job), job.config_text)
         except OSError as error:
             raise SubmitError(f"run.output {folder}: {error.strerror or error}; make it, writable for you") from None
+
+
+def _serves_itself_alone(job: Job) -> bool:
+    address = str(tomllib.loads(job.config_text).get("metrics", {}).get("address", "127.0.0.1"))
+    return address.startswith("127.") or address in ("localhost", "::1")
 
 
 def _existing(name: str) -> list[Node]:

@@ -12,7 +12,8 @@ from kubernetes_pods import pod
 from ports import free_port
 
 from deploy.submit.errors import LeftBehindError, SubmitError
-from deploy.submit.k8s import sending
+from deploy.submit.job import Volume
+from deploy.submit.k8s import removal, sending
 from deploy.submit.k8s.contract import labels
 from deploy.submit.k8s.options import Options
 from deploy.submit.kubernetes import KubernetesTarget
@@ -188,6 +189,41 @@ def test_two_runs_of_one_name(here: Here) -> None:
     assert here.server.there() == before, "the first one stays as it is"
     assert not [line for line in here.server.said if line.startswith("create")]
     here.target(namespace="elsewhere").submit(full())
+
+
+def test_a_run_that_is_over_makes_room(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the next one of its name: with its pods, whose output would be taken for the new one's."""
+    monkeypatch.setattr(removal, "POLL_SECONDS", 0.01)
+    server, target = here.server, here.target()
+    target.clear("faces")  # there is none
+    target.submit(full())
+    with pytest.raises(SubmitError, match="faces is not over: pfc cancel faces, or choose another name"):
+        target.clear("faces")
+    uid = server.found(WORKLOAD["job"], "faces")["metadata"]["uid"]
+    server.add("v1/pods", pod("faces-0-a", 0, "Succeeded", owner=uid))
+    server.report(WORKLOAD["job"], "faces", {"conditions": [{"type": "Complete", "status": "True"}]})
+    target.clear("faces")
+    assert server.there() == set()
+    target.submit(full())
+    target.cancel("faces")
+    with pytest.raises(SubmitError, match="its nodes still write: wait until pfc status faces is unknown"):
+        target.clear("faces")
+    server.finish(WORKLOAD["job"], "faces")
+    target.submit(full())
+    server.report(WORKLOAD["job"], "faces", {"conditions": [{"type": "Failed", "status": "True"}]})
+    server.add("v1/pods", pod("faces-0-b", 0, "Running"))
+    monkeypatch.setattr(removal, "CLEARING_SECONDS", 0.0)
+    with pytest.raises(SubmitError, match="does not go; try again in a minute") as raised:
+        target.clear("faces")
+    assert raised.value.code == 1
+
+
+def test_a_claim_that_one_may_not_look_for(here: Here) -> None:
+    missing = full(volumes=(*full().volumes, Volume("absent", "/x")))
+    with pytest.raises(SubmitError, match="--volume absent: there is no PersistentVolumeClaim absent in namespace ml"):
+        here.target().submit(missing)
+    here.server.refusals = {"fetch persistentvolumeclaims": (403, "no")}
+    here.target().submit(missing)
 
 
 def test_a_job_of_that_name_which_is_not_ours(here: Here) -> None:

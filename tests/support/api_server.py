@@ -18,14 +18,8 @@ import kmock
 import yaml
 
 Document = dict[str, Any]
-ERRORS = {
-    400: "BadRequest",
-    403: "Forbidden",
-    404: "NotFound",
-    409: "AlreadyExists",
-    422: "Invalid",
-    500: "InternalError",
-}
+ERRORS = {400: "BadRequest", 401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 409: "AlreadyExists"}
+ERRORS |= {422: "Invalid", 500: "InternalError", 503: "ServiceUnavailable"}
 DEADLINE_SECONDS = 60.0
 
 
@@ -33,7 +27,7 @@ class ApiServer(kmock.KubernetesEmulator):  # type: ignore[misc]
     """refusals: by "VERB plural" (``create services``, ``* jobsets``), what is answered instead.
 
     hangs_up: after which of them it does what is asked, and breaks the connection instead of saying so.
-    printed: by pod. breaks: pods whose log breaks off after the first line, once.
+    slow: what waits until it is taken out. printed: by pod. breaks: pods whose log breaks off after a line, once.
     """
 
     def __attrs_post_init__(self) -> None:
@@ -42,6 +36,7 @@ class ApiServer(kmock.KubernetesEmulator):  # type: ignore[misc]
         self.hangs_up: set[str] = set()
         self.printed: dict[str, list[str]] = {}
         self.breaks: set[str] = set()
+        self.slow: set[str] = set()
         self.said: list[str] = []
         self.more = threading.Event()
         self._uids = itertools.count(1)
@@ -55,6 +50,8 @@ class ApiServer(kmock.KubernetesEmulator):  # type: ignore[misc]
         for pattern, (status, message) in self.refusals.items():
             if fnmatch.fnmatchcase(f"{action} {plural}", pattern):
                 raise kmock.KubernetesError(status=status, reason=ERRORS[status], message=message)
+        while f"{action} {plural}" in self.slow:
+            await asyncio.sleep(0.02)
         if plural == "pods/log":
             return await self._print(request)
         if action == "create":

@@ -14,9 +14,13 @@ def pod(
     said: str = "",
     run: str = "faces",
     created: str = "",
+    owner: str = "",
     **status: Any,
 ) -> dict[str, Any]:
-    """created: time of the day. code: of its launcher, which has ended. said: what it printed last."""
+    """created: time of the day. owner: uid of the Job with which it goes. code: of its launcher, which has ended.
+
+    said: what it printed last.
+    """
     state = {}
     if code is not None:
         state = {"containerStatuses": [{"state": {"terminated": {"exitCode": code, "message": said}}}]}
@@ -26,6 +30,7 @@ def pod(
             "labels": labels(run),
             "annotations": {INDEX_ANNOTATION: str(node)},
             "creationTimestamp": f"2026-11-26T{created or f'10:00:{node:02d}'}Z",
+            **({"ownerReferences": [{"uid": owner}]} if owner else {}),
         },
         "spec": {
             "containers": [{"name": "trainer", "image": "pfc:1", "env": [{"name": "PET_NPROC_PER_NODE", "value": "2"}]}]

@@ -18,10 +18,11 @@ def connect(options: Options) -> Cluster:
     from kubernetes import client
 
     assert found.namespace is not None, "every context has one"
+    is_default = found.kubeconfig == kubeconfig_files("~/.kube/config")
     words = [
         word
         for option, value in (
-            ("--kubeconfig", options.kubeconfig),
+            ("--kubeconfig", None if is_default else found.kubeconfig),
             ("--context", found.context),
             ("--namespace", found.namespace),
         )

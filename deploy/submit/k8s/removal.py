@@ -21,9 +21,11 @@ def cancel(cluster: Cluster, name: str) -> str:
         for companion in rest:
             if not companion["metadata"].get("ownerReferences"):
                 adopt(cluster, companion, owner=found)
-        cluster.delete(found["kind"], name, uid=found["metadata"].get("uid"), propagation="Foreground")
+        uid = found["metadata"].get("uid")
         if is_over(found):
+            cluster.delete(found["kind"], name, uid=uid)
             return f"{where} was over; everything of it but its output is removed"
+        cluster.delete(found["kind"], name, uid=uid, propagation="Foreground")
         return f"{where}: its nodes write a checkpoint and end, then everything of it is removed"
     if not rest:
         raise SubmitError(f"no run {name} in namespace {cluster.namespace}{unseen}: is it in another --namespace?")
@@ -38,14 +40,12 @@ def clear(cluster: Cluster, name: str) -> None:
     if found is None:
         return
     if found["metadata"].get("deletionTimestamp"):
-        raise SubmitError(
-            f"{name} was cancelled, and its nodes still write: submit it when pfc status {name} is unknown"
-        )
+        raise SubmitError(f"{name} was cancelled, and its nodes still write: wait until pfc status {name} is unknown")
     if not is_over(found):
         raise SubmitError(f"{name} is not over: pfc cancel {name}, or choose another name")
     cancel(cluster, name)
     end = time.monotonic() + CLEARING_SECONDS
-    while workload(cluster, name)[0] is not None or companions(cluster, name):
+    while workload(cluster, name)[0] is not None or companions(cluster, name) or cluster.pods(name):
         if time.monotonic() > end:
             raise SubmitError(f"what is left of the last run {name} does not go; try again in a minute", 1)
         time.sleep(POLL_SECONDS)
