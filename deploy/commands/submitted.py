@@ -28,7 +28,7 @@ def asked_for(arguments: argparse.Namespace, registry: Registry) -> Entry:
     given = {place: str(value) for place in PLACES if (value := getattr(arguments, place)) is not None}
     if not given:
         return registry.get(arguments.name)
-    entry = registry.find(check_name(arguments.name))
+    entry = registry.find(check_name(arguments.name, "NAME"))
     if entry is None:
         return Entry(arguments.name, KUBERNETES, given, submitted="", config="", output="", nodes=0, ranks_per_node=0)
     if entry.target != KUBERNETES:

@@ -87,6 +87,10 @@ def test_from_nothing_to_nothing(here: Here, kind: Any) -> None:
     assert "its nodes write a checkpoint and end" in asks.cancel("faces")
     assert asks.status("faces").state == "cancelled"
     assert here.server.there() == {f"{plural}/faces" for plural in SENT[kind]}, "until its pods have ended"
+    here.server.add("v1/pods", pod("faces-0-a", 0, "Running"))
+    assert "its nodes are ended at once" in asks.cancel("faces")
+    assert (here.server.deletions["faces-0-a"], here.server.deletions["faces"]) == (1, None)
+    assert "pods/faces-0-a" not in here.server.there()
     here.server.finish(WORKLOAD[kind], "faces")
     assert here.server.there() == set()
     assert asks.status("faces").state == "unknown"

@@ -3,16 +3,15 @@
 import os
 import re
 import signal
-import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from commands import MARK, environment, pfc
+from commands import pfc, running
 from kubernetes_pods import pod
 from submitting import Account, account
 
@@ -46,6 +45,7 @@ ALL = [
     *("--set", "optimizer.lr=0.25"),
 ]
 LEAST = ["--image", "pfc:1", "--volume", "face-data:/data:ro", "--volume", "runs:/runs"]
+CANCELLED = "faces: cancelled (exit code 75): no run faces in namespace ml\n"
 WORKLOADS = {
     "job": "batch/v1/jobs",
     "jobset": "jobset.x-k8s.io/v1alpha2/jobsets",
@@ -112,8 +112,26 @@ def test_create_to_delete(cluster: Cluster, kind: str) -> None:
     )
     assert user.done("logs", "faces") == "step 1\nstep 2\n"
     assert "its nodes write a checkpoint and end" in user.done("cancel", "faces")
-    server.finish(WORKLOADS[kind], "faces")
-    assert server.there() == {"pods/faces-0-a", "pods/faces-1-a"}, "which a controller would have made and removed"
+    for node in (0, 1):
+        server.finish("v1/pods", f"faces-{node}-a")
+    if kind == "job":
+        server.said.clear()
+        with running(pfc("logs", "faces", "--follow"), cwd=user.folder, more=user.shell) as follower:
+            wait_until(lambda: "list pods" in server.said)
+            server.finish(WORKLOADS[kind], "faces")
+            said = follower.communicate(timeout=60)
+        assert said == ("-- cancelled: 0 of 2 nodes still to write a checkpoint and end\n", CANCELLED)
+        assert follower.returncode == 75
+    else:
+        server.finish(WORKLOADS[kind], "faces")
+    assert server.there() == set()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def check_options(documents: list[dict[str, Any]]) -> None:
@@ -246,21 +264,11 @@ def test_ended_by_a_signal_half_way(cluster: Cluster) -> None:
     for number, code in ((signal.SIGTERM, 1), (signal.SIGKILL, -signal.SIGKILL)):
         server.slow = {"create services"}
         server.said.clear()
-        process = subprocess.Popen(
-            pfc(*cluster.submit(*LEAST)),
-            cwd=user.folder,
-            env=environment() | user.settings | {MARK: user.mark, "PFC_STATE_DIR": str(user.state)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        end = time.monotonic() + 60
-        while "create services" not in server.said:
-            assert time.monotonic() < end
-            assert process.poll() is None, process.communicate()
-            time.sleep(0.02)
-        os.kill(process.pid, number)
-        server.slow = set()
-        said = process.communicate(timeout=60)[1]
+        with running(pfc(*cluster.submit(*LEAST)), cwd=user.folder, more=user.shell) as process:
+            wait_until(lambda: "create services" in server.said)
+            os.kill(process.pid, number)
+            server.slow = set()
+            said = process.communicate(timeout=60)[1]
         assert process.returncode == code, said
         if number == signal.SIGTERM:
             assert said == "pfc: error: interrupted; nothing half-done is left\n"

@@ -56,6 +56,7 @@ def test_the_commands_need_it_and_nothing_else(role: dict[str, Any], tmp_path: P
             server.add("v1/pods", PODS | {"spec": spec, "status": {"phase": "Running"}})
             assert list(target.logs("faces")) == ["a line"]
             target.cancel("faces")
+            target.cancel("faces")  # at once
             asked |= {(VERBS[line.split()[0]], line.split()[1]) for line in server.said}
     for each in ("configmaps", "services", "podmonitors", "trainingruntimes"):
         asked.add(("delete", each))  # what send takes back: tests/integration/test_kubernetes.py

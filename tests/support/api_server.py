@@ -26,8 +26,9 @@ DEADLINE_SECONDS = 60.0
 class ApiServer(kmock.KubernetesEmulator):  # type: ignore[misc]
     """refusals: by "VERB plural" (``create services``, ``* jobsets``), what is answered instead.
 
-    hangs_up: after which of them it does what is asked, and breaks the connection instead of saying so.
-    slow: what waits until it is taken out. printed: by pod. breaks: pods whose log breaks off after a line, once.
+    hangs_up: after which of them it does what is asked, and breaks the connection instead of saying so. slow: which of
+    them wait until they are taken out. deletions: grace time by name, as it was asked for. printed: by pod. breaks:
+    pods whose log breaks off after a line, once.
     """
 
     def __attrs_post_init__(self) -> None:
@@ -37,6 +38,7 @@ class ApiServer(kmock.KubernetesEmulator):  # type: ignore[misc]
         self.printed: dict[str, list[str]] = {}
         self.breaks: set[str] = set()
         self.slow: set[str] = set()
+        self.deletions: dict[str, int | None] = {}
         self.said: list[str] = []
         self.more = threading.Event()
         self._uids = itertools.count(1)
@@ -107,6 +109,7 @@ class ApiServer(kmock.KubernetesEmulator):  # type: ignore[misc]
 
     def _prepare_deletion(self, request: Any) -> None:
         key = (request.resource, request.namespace, request.name)
+        self.deletions[request.name] = (request.data or {}).get("gracePeriodSeconds")
         if key not in self.objects or self.objects[key].deleted:
             return
         wanted = (request.data or {}).get("preconditions", {}).get("uid")

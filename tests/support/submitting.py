@@ -25,8 +25,9 @@ class Account:
         return self.folder / "state"
 
     @property
-    def _own(self) -> dict[str, str]:
-        return {MARK: self.mark, "PFC_STATE_DIR": str(self.state)}
+    def shell(self) -> dict[str, str]:
+        """Variables that are its own."""
+        return self.settings | {MARK: self.mark, "PFC_STATE_DIR": str(self.state)}
 
     def pfc(self, *arguments: str | Path, deadline_seconds: float = 120.0) -> Finished:
         temporary = self.folder / ".tmp"
@@ -35,7 +36,7 @@ class Account:
         done = subprocess.run(
             pfc(*arguments),
             cwd=self.folder,
-            env=environment() | self.settings | self._own | {"TMPDIR": str(temporary)},
+            env=environment() | self.shell | {"TMPDIR": str(temporary)},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -59,14 +59,26 @@ class Cluster:
         """None where there is none, or no such kind."""
         return self._ask_for("GET", kind, name)
 
-    def delete(self, kind: str, name: str, *, uid: str | None = None, propagation: str = "Background") -> None:
+    def delete(
+        self,
+        kind: str,
+        name: str,
+        *,
+        uid: str | None = None,
+        propagation: str = "Background",
+        grace_seconds: int | None = None,
+    ) -> None:
         """Gone already is as good. uid: of the object that is meant, if not whichever has the name now.
 
-        propagation: "Foreground": the object stays, being deleted, until what belongs to it is gone.
+        propagation: "Foreground": the object stays, being deleted, until what belongs to it is gone. grace_seconds: of
+        a pod, None: its own.
         """
-        options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation}
-        only = {"preconditions": {"uid": uid}} if uid else {}
-        self._ask_for("DELETE", kind, name, body={**options, **only})
+        options: Document = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation}
+        if uid:
+            options["preconditions"] = {"uid": uid}
+        if grace_seconds is not None:
+            options["gracePeriodSeconds"] = grace_seconds
+        self._ask_for("DELETE", kind, name, body=options)
 
     def patch(self, kind: str, name: str, change: Document) -> None:
         """Merge ``change`` into the object."""

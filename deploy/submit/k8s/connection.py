@@ -74,4 +74,6 @@ def _configure(configuration: Any, options: Options) -> Options:
 def _said(error: Exception, options: Options) -> str:
     where = f"kubeconfig {options.kubeconfig}" if options.kubeconfig else "kubeconfig"
     context = f", context {options.context}" if options.context else ""
-    return f"{where}{context}: {' '.join(str(error).split())}; give another one by --kubeconfig and --context"
+    return (
+        f"{where}{context}: {' '.join(str(error).split()).rstrip('.')}; give another one by --kubeconfig and --context"
+    )

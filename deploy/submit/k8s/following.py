@@ -48,7 +48,9 @@ class Following:
         """As they come. Between pods, ``-- waiting: ...`` tells what for; a link that is lost is taken up again."""
         found, pods = self._look()
         if found is None and not pods:
-            raise SubmitError(f"no run {self._run} in namespace {self._cluster.namespace}")
+            raise SubmitError(
+                f"no run {self._run} in namespace {self._cluster.namespace}: is it in another --namespace?"
+            )
         self._passed_over = {_name(pod) for pod in pods} - {_name(pod) for pod in newest(pods).values()}
         seen = time.monotonic()
         while True:

@@ -9,14 +9,22 @@ from deploy.submit.k8s.standing import is_over
 
 CLEARING_SECONDS = 60.0  # for the cluster's garbage collector
 POLL_SECONDS = 0.5
+NO_TIME = 1  # seconds; after 0 the cluster would forget pods that may go on
 
 
 def cancel(cluster: Cluster, name: str) -> str:
-    """Pods get SIGTERM, and their grace time to write a checkpoint; everything else goes when they are gone."""
+    """Pods get SIGTERM, and their grace time to write a checkpoint; everything else goes when they are gone.
+
+    Of a run that was cancelled before, they are ended at once.
+    """
     found, unseen = workload(cluster, name)
     rest = companions(cluster, name)
     if found is not None:
         where = f"{found['kind']} {name} in namespace {cluster.namespace}"
+        if found["metadata"].get("deletionTimestamp"):
+            for pod in cluster.pods(name):
+                cluster.delete("Pod", pod["metadata"]["name"], uid=pod["metadata"].get("uid"), grace_seconds=NO_TIME)
+            return f"{where}: its nodes are ended at once; the checkpoints that are whole stay"
         # Applied by hand or from a repository, they belong to nobody yet.
         for companion in rest:
             if not companion["metadata"].get("ownerReferences"):
