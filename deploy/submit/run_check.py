@@ -32,7 +32,7 @@ def check_with_trainer(
     config: Path, overrides: Sequence[str], *, world_size: int, with_data: bool, in_containers: bool = False
 ) -> CheckedRun:
     """Raises SubmitError with the trainer's own line. in_containers: exporters listen to others unless it is said."""
-    if in_containers and not _says_address(config):
+    if in_containers and not says_address(config):
         overrides = [REACHABLE, *overrides]  # of two, the later one holds
     words = [sys.executable, "-m", "trainer", "check", str(config), "--world-size", str(world_size), "--json"]
     words += [part for override in overrides for part in ("--set", override)]
@@ -51,7 +51,7 @@ def check_with_trainer(
     )
 
 
-def _says_address(config: Path) -> bool:
+def says_address(config: Path) -> bool:
     """Whether the file has an address of its own for the exporters; what is wrong with it is the trainer's to say."""
     try:
         metrics = tomllib.loads(config.read_text(encoding="utf-8")).get("metrics", {})

@@ -14,6 +14,7 @@ from ports import free_port
 from deploy.submit.errors import LeftBehindError, SubmitError
 from deploy.submit.job import Volume
 from deploy.submit.k8s import removal, sending
+from deploy.submit.k8s.connection import connect
 from deploy.submit.k8s.contract import labels
 from deploy.submit.k8s.options import Options
 from deploy.submit.kubernetes import KubernetesTarget
@@ -292,6 +293,24 @@ def test_contexts_and_namespaces(here: Here) -> None:
     assert here.server.found("batch/v1/jobs", "faces", "third")["metadata"]["namespace"] == "third"
     with pytest.raises(SubmitError, match=r"context nowhere: .*; give another one by --kubeconfig and --context"):
         here.target(context="nowhere").submit(full())
+
+
+def test_in_a_pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own service account, where there is no kubeconfig; its namespace is that of the run."""
+    for name, text in (("TOKEN", "secret"), ("CERT", "-----BEGIN CERTIFICATE-----"), ("namespace", "team\n")):
+        (tmp_path / name).write_text(text)
+    loader = "kubernetes.config.incluster_config.SERVICE_"
+    monkeypatch.setattr(f"{loader}TOKEN_FILENAME", str(tmp_path / "TOKEN"))
+    monkeypatch.setattr(f"{loader}CERT_FILENAME", str(tmp_path / "CERT"))
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "absent"))
+    monkeypatch.setattr("deploy.submit.k8s.connection.OWN_NAMESPACE", tmp_path / "namespace")
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    assert KubernetesTarget(Options()).place() == {"context": None, "namespace": "team", "kubeconfig": None}
+    assert KubernetesTarget(Options(namespace="other")).place()["namespace"] == "other"
+    cluster = connect(Options())
+    assert (cluster.host, cluster.namespace) == ("https://10.0.0.1:443", "team")
+    assert cluster.kubectl_delete([]) == "kubectl --namespace team delete --ignore-not-found"
 
 
 @pytest.mark.parametrize("text", ["", "{", "a: [b", "- 1"])

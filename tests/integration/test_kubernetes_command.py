@@ -214,6 +214,19 @@ def test_followed_to_its_outcome(cluster: Cluster) -> None:
     (config_map,) = (document for document in cluster.everything if document["kind"] == "ConfigMap")
     assert 'records = "/data/others"' in config_map["data"]["run.toml"]
     assert server.there() == {f"{plural}/my-faces-1" for plural in ("configmaps", "services", "jobs")}
+    # Nor is an image without the package to be had by another try.
+    said = "/usr/bin/python: No module named deploy"
+    server.add("v1/pods", pod("my-faces-1-0-b", 0, "Failed", code=1, said=said, run="my-faces-1"))
+    status = user.status("my-faces-1")
+    unfit = f"image pfc:1 cannot run pfc ({said}): build it from docker/Dockerfile"
+    assert (status["state"], status["detail"]) == (
+        "waiting",
+        f"0 of 1 node up; exit codes [1], to be started again ({unfit})",
+    )
+    failed |= {"reason": "MaxFailedIndexesExceeded"}
+    server.report(WORKLOADS["job"], "my-faces-1", {"conditions": [failed]})
+    status = user.status("my-faces-1")
+    assert (status["state"], status["exit_code"], status["detail"]) == ("bad input", 2, unfit)
 
 
 BAD_INPUT = [

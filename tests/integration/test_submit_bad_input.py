@@ -50,3 +50,12 @@ def test_one_line_and_nothing_left(
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert left <= {"run.toml", "state/.lock"}
     assert not (tmp_path / "out").exists()
+
+
+def test_exporters_of_containers_listen_to_others(user: Account, faces: Path, tmp_path: Path) -> None:
+    config = write_run(tmp_path / "run.toml", output=tmp_path / "out", faces=faces)
+    mounts = ("--volume", f"{faces}:{faces}:ro")
+    shown = user.done("submit", "docker", config, *IMAGE, *mounts, "--dry-run", "--set", "metrics.port=9500")
+    assert '\naddress = "0.0.0.0"\n' in shown
+    shown = user.done("submit", "docker", config, *IMAGE, *mounts, "--dry-run", "--set", 'metrics.address="::"')
+    assert '\naddress = "::"\n' in shown
