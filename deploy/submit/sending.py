@@ -19,14 +19,13 @@ def send(target: Target, name: str, job: Job, arguments: argparse.Namespace, reg
     with registry.locked():
         for entry in registry.entries():
             if entry.name == job.name or _share_folder(entry, name, job):
-                _refuse_live(entry, job)
+                _refuse_live(entry, job, registry)
         former = registry.find(job.name)
         entry = _entry(target, name, job, arguments)
         if former is not None and isinstance(target, Distant):
             _make_room(target, entry, former)
-        # Noted before it is sent: killed half-way, it can be asked about, and cancelled.
-        registry.write(entry)
         try:
+            registry.write(entry)  # before it is sent: killed half-way, it can be asked about, and cancelled
             return target.submit(job)
         except LeftBehindError:
             raise
@@ -65,8 +64,15 @@ def _share_folder(entry: Entry, name: str, job: Job) -> bool:
     return entry.output == str(job.output) and not inside
 
 
-def _refuse_live(entry: Entry, job: Job) -> None:
-    state = target_of(entry).status(entry.name).state
+def _refuse_live(entry: Entry, job: Job, registry: Registry) -> None:
+    try:
+        state = target_of(entry).status(entry.name).state
+    except SubmitError as error:
+        raise SubmitError(
+            f"'{entry.name}' may still live, where it was submitted to ({entry.target}): {error}; or give this one "
+            f"another --name and run.output; or remove {registry.path_of(entry.name)} to forget it",
+            error.code,
+        ) from None
     if state not in LIVE:
         return
     if entry.name == job.name:

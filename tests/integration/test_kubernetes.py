@@ -330,6 +330,26 @@ def test_a_run_that_may_not_be_seen(here: Here) -> None:
         here.target().cancel("faces")
 
 
+def test_a_run_that_may_not_be_seen_is_not_taken_apart(here: Here) -> None:
+    here.target(kind="jobset").submit(full())
+    there = here.server.there()
+    here.server.refusals = {"fetch jobsets": (403, "no")}
+    with pytest.raises(SubmitError, match=r"cannot be told to end \(not allowed to look for a JobSet\)"):
+        here.target().cancel("faces")
+    assert here.server.there() == there
+
+
+def test_what_a_controller_makes_is_not_the_run(here: Here) -> None:
+    """Kubeflow Trainer makes a JobSet of the same name, and would make it again."""
+    target = here.target(kind="trainjob")
+    target.submit(full())
+    made = {"name": "faces", "labels": labels("faces"), "ownerReferences": [{"uid": "uid-x", "controller": True}]}
+    here.server.add(WORKLOAD["jobset"], {"metadata": made, "spec": {}})
+    assert target.status("faces").state == "waiting"
+    assert target.cancel("faces").startswith("TrainJob faces in namespace ml: its nodes write a checkpoint")
+    assert target.status("faces").state == "cancelled"
+
+
 def test_cancelling_leaves_others_alone(here: Here) -> None:
     here.server.add("v1/services", {"metadata": {"name": "faces", "labels": {"app": "of somebody else"}}})
     here.server.add("v1/configmaps", {"metadata": {"name": "faces", "labels": labels("faces")}})

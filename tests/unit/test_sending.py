@@ -114,6 +114,18 @@ def test_room_is_made_where_the_last_one_was(registry: Registry, monkeypatch: py
     assert second.cleared == ["one"]
 
 
+def test_a_run_that_cannot_be_asked_about(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    def status(self: Elsewhere, name: str) -> Status:
+        raise SubmitError("context kind-1: no such context", 1)
+
+    sent(Elsewhere(), registry)
+    monkeypatch.setattr(Elsewhere, "status", status)
+    with pytest.raises(SubmitError, match=r"'one' may still live, .*: context kind-1: .*remove .*/one.json to forget"):
+        sent(Elsewhere(), registry)
+    registry.path_of("one").unlink()
+    assert sent(Elsewhere(), registry) == "sent"
+
+
 def test_a_signal_is_heard_once() -> None:
     former = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     for number in (signal.SIGTERM, signal.SIGHUP):

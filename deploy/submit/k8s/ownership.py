@@ -37,9 +37,14 @@ def workload(cluster: Cluster, run: str) -> tuple[Document | None, str]:
                 raise
             unseen.append(kind)
             continue
-        if document is not None and is_of(document, run):
+        if document is not None and is_of(document, run) and not _is_made(document):
             return {**document, "kind": kind}, ""
     return None, f" (not allowed to look for a {' or '.join(unseen)})" if unseen else ""
+
+
+def _is_made(document: Document) -> bool:
+    """By another object, which would make it again: Kubeflow Trainer makes a JobSet of a TrainJob's own name."""
+    return any(owner.get("controller") for owner in document["metadata"].get("ownerReferences") or [])
 
 
 def companions(cluster: Cluster, run: str) -> list[Document]:

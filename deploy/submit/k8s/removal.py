@@ -37,6 +37,8 @@ def cancel(cluster: Cluster, name: str) -> str:
         return f"{where}: its nodes write a checkpoint and end, then everything of it is removed"
     if not rest:
         raise SubmitError(f"no run {name} in namespace {cluster.namespace}{unseen}: is it in another --namespace?")
+    if unseen and any(companion["metadata"].get("ownerReferences") for companion in rest):
+        raise SubmitError(f"run {name} in namespace {cluster.namespace} cannot be told to end{unseen}")
     for companion in rest:
         cluster.delete(companion["kind"], name, uid=companion["metadata"].get("uid"))
     return f"removed what was left of {name}: {', '.join(companion['kind'] for companion in rest)}"
