@@ -129,6 +129,8 @@ def test_lines_come_while_others_are_still_printing(server: ApiServer, target: K
     over(server, "Failed")
     assert len(listener.to_the_end()) == 4
     assert list(target.logs("faces", follow=True, rank=2)) == ["begins", "ends"], "of node 1, which has no prefix then"
+    with pytest.raises(SubmitError, match="rank 4 would be on node 2: there are nodes 0 to 1"):
+        next(target.logs("faces", follow=True, rank=4))
 
 
 def test_a_log_that_breaks_off_is_taken_up_where_it_did(server: ApiServer, target: KubernetesTarget) -> None:

@@ -51,6 +51,8 @@ class Following:
             raise SubmitError(
                 f"no run {self._run} in namespace {self._cluster.namespace}: is it in another --namespace?"
             )
+        if self._rank is not None and found and pods and (node := node_of(self._rank, pods[0])) >= nodes(found):
+            raise SubmitError(f"rank {self._rank} would be on node {node}: there are nodes 0 to {nodes(found) - 1}")
         self._passed_over = {_name(pod) for pod in pods} - {_name(pod) for pod in newest(pods).values()}
         seen = time.monotonic()
         while True:
@@ -112,9 +114,9 @@ class Following:
         return any(each.is_reading or not each.is_whole for each in self._readers.values()) or not self._came.empty()
 
     def _lines_until(self, end: float) -> Iterator[str]:
-        while True:
+        while (seconds := end - time.monotonic()) > 0:
             try:
-                yield self._came.get(timeout=max(0.0, end - time.monotonic()))
+                yield self._came.get(timeout=seconds)
             except queue.Empty:
                 return
 
