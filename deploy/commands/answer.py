@@ -21,6 +21,9 @@ def answering(handler: Handler) -> Handler:
         except SubmitError as error:
             print(f"pfc: error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
             return error.code
+        except KeyboardInterrupt:
+            print("pfc: error: interrupted; nothing half-done is left", file=sys.stderr, flush=True)
+            return 1
         except BrokenPipeError:  # Python would complain once more at its exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0

@@ -5,9 +5,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from deploy.commands.answer import answering
-from deploy.submit.environment import state_folder
+from deploy.commands.submitted import add_places, asked_for, registry_here
 from deploy.submit.own_options import target_of
-from deploy.submit.registry import Registry
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -18,14 +17,17 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="Ask a run to stop: all its ranks write a checkpoint and end with code 75. Asked twice, at once.",
     )
     parser.add_argument("name", metavar="NAME", help="of the run")
+    add_places(parser)
     parser.set_defaults(handler=answering(run))
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Ask, and note that it was asked."""
-    registry = Registry(state_folder())
-    entry = registry.get(arguments.name)
+    registry = registry_here()
+    entry = asked_for(arguments, registry)
     print(target_of(entry).cancel(entry.name))
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    registry.write(replace(entry, cancelled=[*entry.cancelled, now]))
+    noted = registry.find(entry.name)
+    if noted is not None and noted.options == entry.options:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        registry.write(replace(noted, cancelled=[*noted.cancelled, now]))
     return 0

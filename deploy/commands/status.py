@@ -5,10 +5,10 @@ import json
 from dataclasses import asdict
 
 from deploy.commands.answer import answering
-from deploy.submit.environment import state_folder
+from deploy.commands.submitted import PLACES, add_places, asked_for, registry_here
 from deploy.submit.errors import SubmitError
 from deploy.submit.own_options import target_of
-from deploy.submit.registry import Entry, Registry
+from deploy.submit.registry import Entry
 from deploy.submit.target import Status
 
 
@@ -17,16 +17,19 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser("status", help="what became of submitted runs")
     parser.add_argument("name", nargs="?", metavar="NAME", help="of the run (default: all that were submitted)")
     parser.add_argument("--json", action="store_true", help="print JSON instead")
+    add_places(parser)
     parser.set_defaults(handler=answering(run))
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Ask each run's target and print a line for it."""
-    registry = Registry(state_folder())
+    registry = registry_here()
     if arguments.name is not None:
-        entry = registry.get(arguments.name)
+        entry = asked_for(arguments, registry)
         found = [(entry, target_of(entry).status(entry.name))]
     else:
+        if any(getattr(arguments, place) is not None for place in PLACES):
+            raise SubmitError("which run? pfc status NAME; a place is of one run")
         found = [(entry, _status_or_reason(entry)) for entry in registry.entries()]
     if arguments.json:
         print(json.dumps([asdict(entry) | asdict(status) for entry, status in found], indent=2))

@@ -8,6 +8,7 @@ from typing import Any
 from deploy.commands.answer import answering
 from deploy.submit.assemble import assemble
 from deploy.submit.environment import state_folder
+from deploy.submit.interruption import interruptible
 from deploy.submit.options import add_options
 from deploy.submit.registry import Registry
 from deploy.submit.sending import send
@@ -57,6 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         sys.stdout.write(target.render(job))
         return 0
-    print(send(target, arguments.target, job, arguments, Registry(state_folder())))
+    with interruptible():
+        print(send(target, arguments.target, job, arguments, Registry(state_folder())))
     print(f"pfc status {job.name}; pfc logs {job.name} --follow; pfc cancel {job.name}")
     return 0

@@ -8,7 +8,7 @@ from deploy.submit.job import Job, Resources
 from deploy.submit.names import check_name, made_valid
 from deploy.submit.options import parse_environment, parse_pairs, parse_secrets, parse_toleration, parse_volume
 from deploy.submit.run_check import check_with_trainer
-from deploy.submit.targets import has_paths_of_its_own
+from deploy.submit.targets import CONTAINERS_ALWAYS, has_paths_of_its_own
 
 LEAST_GRACE_SECONDS = 60  # half of it is the launcher's own margin
 
@@ -32,6 +32,7 @@ def assemble(target: str, arguments: argparse.Namespace) -> Job:
         arguments.overrides,
         world_size=arguments.nodes * ranks_per_node,
         with_data=not (arguments.no_data or has_paths_of_its_own(target, arguments.image)),
+        in_containers=target in CONTAINERS_ALWAYS,  # those of Slurm share their machine's network
     )
     gpus = arguments.gpus_per_node is not None
     if gpus and checked.device == "cpu":

@@ -1,16 +1,13 @@
 """Which folders of this machine a job's containers see, as whom they write there, and whether both can work."""
 
 import os
-import tomllib
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from deploy.submit.errors import SubmitError
 from deploy.submit.job import Job, Volume
+from deploy.submit.sent_config import paths_read
 
 IMAGE_USER = 10001  # of docker/Dockerfile
-
-_READ = (("data", "records"), ("evaluation", "pairs"), ("growth", "from"), ("backbone", "pretrained"))
 
 
 def volumes_of(job: Job) -> tuple[Volume, ...]:
@@ -67,7 +64,7 @@ def check_folders(job: Job, user: str) -> None:
     if holder is not None and holder.read_only:
         raise SubmitError(f"run.output {job.output}: volume {holder.target} is read-only; mount it writable")
     volumes = volumes_of(job)
-    for key, path in _read_paths(job.config_text):
+    for key, path in paths_read(job.config_text):
         if _holder(volumes, path) is None:
             raise SubmitError(
                 f"{key} {path}: in none of the folders that the containers see "
@@ -85,15 +82,6 @@ def _holder(volumes: tuple[Volume, ...], path: Path) -> Volume | None:
     """The volume at or above ``path``, the innermost one."""
     holders = [volume for volume in volumes if PurePosixPath(path).is_relative_to(volume.target)]
     return max(holders, key=lambda volume: len(PurePosixPath(volume.target).parts), default=None)
-
-
-def _read_paths(config_text: str) -> Iterator[tuple[str, Path]]:
-    """What the run will read: key of the configuration and path."""
-    values = tomllib.loads(config_text)
-    for table, key in _READ:
-        given = values.get(table, {}).get(key, [])
-        for path in [given] if isinstance(given, str) else given:
-            yield f"{table}.{key}", Path(path)
 
 
 def _may_write(folder: Path, user: str) -> bool:

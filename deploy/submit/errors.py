@@ -7,3 +7,7 @@ class SubmitError(Exception):
     def __init__(self, text: str, code: int = 2) -> None:
         super().__init__(text)
         self.code = code
+
+
+class LeftBehindError(SubmitError):
+    """The same, where something of the run is, or may be, where it was sent: pfc cancel can try once more."""

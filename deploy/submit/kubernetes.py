@@ -2,25 +2,27 @@
 
 import argparse
 from collections.abc import Iterator
+from typing import Any
 
+from deploy.submit.counted import counted
 from deploy.submit.errors import SubmitError
 from deploy.submit.job import Job
 from deploy.submit.k8s import options as own
 from deploy.submit.k8s.cluster import Cluster
 from deploy.submit.k8s.complaint import MISSING_CLIENT, RefusedError
-from deploy.submit.k8s.connection import connect
-from deploy.submit.k8s.contract import Document
+from deploy.submit.k8s.connection import connect, located
 from deploy.submit.k8s.documents import documents, to_yaml
 from deploy.submit.k8s.options import Options
+from deploy.submit.k8s.ownership import why_no_pods, workload
 from deploy.submit.k8s.printed import lines
 from deploy.submit.k8s.refusal import refuse
+from deploy.submit.k8s.removal import cancel, clear
 from deploy.submit.k8s.rules import problems
 from deploy.submit.k8s.schemas import schema_problems
-from deploy.submit.k8s.sending import adopt, companions, send
+from deploy.submit.k8s.sending import send
 from deploy.submit.k8s.standing import standing
+from deploy.submit.k8s.storage import claims
 from deploy.submit.target import Status
-
-WORKLOADS = ("Job", "JobSet", "TrainJob")
 
 
 class KubernetesTarget:
@@ -57,59 +59,57 @@ class KubernetesTarget:
         """All objects, or none."""
         self.check(job)
         cluster = connect(self._options)
+        _require_claims(cluster, job)
         rendered = documents(job, self._options)
         send(cluster, rendered)
-        return (
-            f"{rendered[-1]['kind']} {job.name} in namespace {cluster.namespace}: {job.nodes} nodes with "
-            f"{job.ranks_per_node} ranks each"
-        )
+        nodes, ranks = counted(job.nodes, "node"), counted(job.ranks_per_node, "rank")
+        return f"{rendered[-1]['kind']} {job.name} in namespace {cluster.namespace}: {nodes} of {ranks}"
+
+    def place(self) -> dict[str, Any]:
+        """Context, namespace and kubeconfig: tomorrow others may be the current ones."""
+        found = located(self._options)
+        return {
+            "context": found.context,
+            "namespace": found.namespace,
+            "kubeconfig": None if found.kubeconfig is None else str(found.kubeconfig),
+        }
+
+    def clear(self, name: str) -> None:
+        """Objects of a Job stay when it has ended, and another one may not have their name."""
+        clear(connect(self._options), name)
 
     def status(self, name: str) -> Status:
         """ "unknown": there is no run of that name, or no longer: a cancelled one leaves nothing."""
         cluster = connect(self._options)
-        workload, unseen = _find(cluster, name)
-        if workload is None:
+        found, unseen = workload(cluster, name)
+        if found is None:
             return Status("unknown", f"no run {name} in namespace {cluster.namespace}{unseen}")
-        return standing(workload, cluster.pods(name))
+        pods = cluster.pods(name)
+        return standing(found, pods, "" if pods else why_no_pods(cluster, found))
 
     def logs(self, name: str, *, follow: bool = False, rank: int | None = None) -> Iterator[str]:
-        """Lines of the newest pods."""
+        """Lines of the newest pods; with ``follow`` also of those that come later, until the run is over."""
         return lines(connect(self._options), name, follow=follow, rank=rank)
 
     def cancel(self, name: str) -> str:
         """Pods get SIGTERM, and their grace time to write a checkpoint; everything else goes when they are gone."""
-        cluster = connect(self._options)
-        workload, unseen = _find(cluster, name)
-        rest = companions(cluster, name)
-        if workload is not None:
-            # Applied by hand or from a repository, they belong to nobody yet.
-            for companion in rest:
-                if not companion["metadata"].get("ownerReferences"):
-                    adopt(cluster, companion, owner=workload)
-            cluster.delete(workload["kind"], name, uid=workload["metadata"].get("uid"), propagation="Foreground")
-            where = f"{workload['kind']} {name} in namespace {cluster.namespace}"
-            return f"{where}: its nodes write a checkpoint and end, then everything of it is removed"
-        if not rest:
-            raise SubmitError(f"no run {name} in namespace {cluster.namespace}{unseen}: is it in another --namespace?")
-        for companion in rest:
-            cluster.delete(companion["kind"], name, uid=companion["metadata"].get("uid"))
-        return f"removed what was left of {name}: {', '.join(companion['kind'] for companion in rest)}"
+        return cancel(connect(self._options), name)
 
 
-def _find(cluster: Cluster, name: str) -> tuple[Document | None, str]:
-    """The workload, whatever its kind; and words on where one was not allowed to look."""
-    unseen = []
-    for kind in WORKLOADS:
+def _require_claims(cluster: Cluster, job: Job) -> None:
+    """Without one of them its pods would wait for ever."""
+    for claim in claims(job):
         try:
-            document = cluster.read(kind, name)
+            is_there = cluster.read("PersistentVolumeClaim", claim) is not None
         except RefusedError as error:
-            if error.status != 403:
+            if error.status != 403:  # who may not look for it may have it mounted all the same
                 raise
-            unseen.append(kind)
             continue
-        if document is not None:
-            return {**document, "kind": kind}, ""
-    return None, f" (not allowed to look for a {' or '.join(unseen)})" if unseen else ""
+        if not is_there:
+            raise SubmitError(
+                f"--volume {claim}: there is no PersistentVolumeClaim {claim} in namespace {cluster.namespace}: "
+                "make it, or give another name"
+            )
 
 
 TARGET = KubernetesTarget

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from data_pipeline.pending_file import write_file
+from deploy.submit.counted import counted
 from deploy.submit.environment import for_a_launcher, state_folder
 from deploy.submit.errors import SubmitError
 from deploy.submit.job import Job, Resources
@@ -96,13 +97,16 @@ class LocalTarget:
                 start_new_session=True,
             )
         end = time.monotonic() + START_SECONDS
-        while (state := LocalState.read(folder)) is None or state.supervisor.pid != process.pid:
-            if process.poll() is not None or time.monotonic() > end:
-                process.kill()
-                raise SubmitError(f"{job.name}: its supervisor did not start; see {folder / SUPERVISOR_OUTPUT}", 1)
-            time.sleep(0.02)
+        try:
+            while (state := LocalState.read(folder)) is None or state.supervisor.pid != process.pid:
+                if process.poll() is not None or time.monotonic() > end:
+                    raise SubmitError(f"{job.name}: its supervisor did not start; see {folder / SUPERVISOR_OUTPUT}", 1)
+                time.sleep(0.02)
+        except BaseException:  # interrupted, too: nobody would know of it
+            process.kill()
+            raise
         process.returncode = 0  # it goes on without us, and nobody waits for it: Python would warn of it
-        nodes, ranks = _counted(job.nodes, "node"), _counted(job.ranks_per_node, "rank")
+        nodes, ranks = counted(job.nodes, "node"), counted(job.ranks_per_node, "rank")
         return f"{job.name}: started {nodes} of {ranks}; output in {folder}"
 
     def status(self, name: str) -> Status:
@@ -155,10 +159,6 @@ class LocalTarget:
             grace_seconds=job.grace_seconds,
             deadline_seconds=job.deadline_seconds,
         )
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 TARGET = LocalTarget

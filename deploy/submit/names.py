@@ -8,11 +8,11 @@ LONGEST = 40
 _VALID = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?", re.ASCII)
 
 
-def check_name(name: str) -> str:
-    """``name`` itself. Raises SubmitError where it is none, with one that would be."""
+def check_name(name: str, option: str = "--name") -> str:
+    """``name`` itself. Raises SubmitError where it is none, with one that would be. option: that gave it."""
     if _VALID.fullmatch(name) is None or len(name) > LONGEST:
         raise SubmitError(
-            f"--name {name}: use lower-case letters, digits and '-', a letter first, at most {LONGEST} characters; "
+            f"{option} {name}: use lower-case letters, digits and '-', a letter first, at most {LONGEST} characters; "
             f"{made_valid(name)} would do"
         )
     return name

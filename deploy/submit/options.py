@@ -8,6 +8,7 @@ from deploy.submit.environment import refuse_secret
 from deploy.submit.errors import SubmitError
 from deploy.submit.job import Toleration, Volume
 
+DEFAULT_GRACE_SECONDS = 600
 EFFECTS = ("", "NoSchedule", "PreferNoSchedule", "NoExecute")
 
 
@@ -41,7 +42,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     several("--pass-env", "NCCL_*", "variables of this shell (shown by --dry-run)")
     several("--secret", "VAR=secret/key", "a variable by reference, never a value")
     parser.add_argument(
-        "--grace", type=int, default=600, metavar="SECONDS", help="for a checkpoint, when asked to stop (default 600)"
+        "--grace",
+        type=int,
+        default=DEFAULT_GRACE_SECONDS,
+        metavar="SECONDS",
+        help="for a checkpoint, when asked to stop (default %(default)s)",
     )
     parser.add_argument("--time-limit", type=int, metavar="SECONDS", help="stop after that long (default: never)")
 

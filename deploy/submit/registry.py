@@ -48,7 +48,7 @@ class Registry:
 
     def find(self, name: str) -> Entry | None:
         """The run last submitted by that name."""
-        path = self._path(name)
+        path = self.path_of(name)
         return self._read(path) if path.exists() else None
 
     def get(self, name: str) -> Entry:
@@ -62,7 +62,11 @@ class Registry:
     def write(self, entry: Entry) -> None:
         """Replace the entry of that name."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_file(self._path(entry.name), json.dumps(asdict(entry), indent=2) + "\n")
+        write_file(self.path_of(entry.name), json.dumps(asdict(entry), indent=2) + "\n")
+
+    def forget(self, name: str) -> None:
+        """Remove the entry of that name."""
+        self.path_of(name).unlink(missing_ok=True)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -75,7 +79,8 @@ class Registry:
         finally:
             os.close(lock)
 
-    def _path(self, name: str) -> Path:
+    def path_of(self, name: str) -> Path:
+        """Of the entry of that name; it may not exist."""
         return self._folder / f"{name}.json"
 
     def _read(self, path: Path) -> Entry:

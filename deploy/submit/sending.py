@@ -3,11 +3,11 @@
 import argparse
 from datetime import UTC, datetime
 
-from deploy.submit.errors import SubmitError
+from deploy.submit.errors import LeftBehindError, SubmitError
 from deploy.submit.job import Job
 from deploy.submit.own_options import options_of, target_of
 from deploy.submit.registry import Entry, Registry
-from deploy.submit.target import LIVE, Target
+from deploy.submit.target import LIVE, Distant, Target
 from deploy.submit.targets import has_paths_of_its_own
 
 
@@ -19,21 +19,43 @@ def send(target: Target, name: str, job: Job, arguments: argparse.Namespace, reg
     with registry.locked():
         for entry in registry.entries():
             if entry.name == job.name or _share_folder(entry, name, job):
-                _refuse_live(entry, job)
-        line = target.submit(job)
-        registry.write(
-            Entry(
-                name=job.name,
-                target=name,
-                options=options_of(type(target), arguments),
-                submitted=datetime.now(UTC).isoformat(timespec="seconds"),
-                config=str(job.config),
-                output=str(job.output),
-                nodes=job.nodes,
-                ranks_per_node=job.ranks_per_node,
-            )
-        )
-    return line
+                _refuse_live(entry, job, registry)
+        former = registry.find(job.name)
+        entry = _entry(target, name, job, arguments)
+        if former is not None and isinstance(target, Distant):
+            _make_room(target, entry, former)
+        try:
+            registry.write(entry)  # before it is sent: killed half-way, it can be asked about, and cancelled
+            return target.submit(job)
+        except LeftBehindError:
+            raise
+        except BaseException:
+            if former is None:
+                registry.forget(job.name)
+            else:
+                registry.write(former)
+            raise
+
+
+def _entry(target: Target, name: str, job: Job, arguments: argparse.Namespace) -> Entry:
+    options = options_of(type(target), arguments)
+    return Entry(
+        name=job.name,
+        target=name,
+        options=options | (target.place() if isinstance(target, Distant) else {}),
+        submitted=datetime.now(UTC).isoformat(timespec="seconds"),
+        config=str(job.config),
+        output=str(job.output),
+        nodes=job.nodes,
+        ranks_per_node=job.ranks_per_node,
+    )
+
+
+def _make_room(target: Distant, entry: Entry, former: Entry) -> None:
+    """Where the former run of that name was sent to the same place, what is left of it is in the way."""
+    place = target.place()
+    if former.target == entry.target and place == {key: former.options.get(key) for key in place}:
+        target.clear(entry.name)
 
 
 def _share_folder(entry: Entry, name: str, job: Job) -> bool:
@@ -42,8 +64,15 @@ def _share_folder(entry: Entry, name: str, job: Job) -> bool:
     return entry.output == str(job.output) and not inside
 
 
-def _refuse_live(entry: Entry, job: Job) -> None:
-    state = target_of(entry).status(entry.name).state
+def _refuse_live(entry: Entry, job: Job, registry: Registry) -> None:
+    try:
+        state = target_of(entry).status(entry.name).state
+    except SubmitError as error:
+        raise SubmitError(
+            f"'{entry.name}' may still live, where it was submitted to ({entry.target}): {error}; or give this one "
+            f"another --name and run.output; or remove {registry.path_of(entry.name)} to forget it",
+            error.code,
+        ) from None
     if state not in LIVE:
         return
     if entry.name == job.name:

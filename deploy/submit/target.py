@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from deploy.submit.job import Job
 
@@ -53,3 +53,14 @@ class Target(Protocol):
 
     def cancel(self, name: str) -> str:
         """Stop it as it wants to be stopped (SIGTERM, checkpoint, code 75); a line that says what was done."""
+
+
+@runtime_checkable
+class Distant(Protocol):
+    """A target of which there are several, of which one is the current one: clusters. Ended runs stay there."""
+
+    def place(self) -> dict[str, Any]:
+        """Values of the target's own options that lead there again, whichever is the current one by then."""
+
+    def clear(self, name: str) -> None:
+        """Remove what is left of the run of that name, which was submitted from here and is over."""

@@ -1,6 +1,5 @@
 """The whole path of a run on Kubernetes, by the official client and an API server that remembers."""
 
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,17 +8,21 @@ from typing import Any
 import pytest
 import yaml
 from kubernetes_jobs import bare, full
+from kubernetes_pods import pod
 from ports import free_port
 
-from deploy.submit.errors import SubmitError
-from deploy.submit.k8s.contract import INDEX_ANNOTATION, labels
+from deploy.submit.errors import LeftBehindError, SubmitError
+from deploy.submit.job import Volume
+from deploy.submit.k8s import removal, sending
+from deploy.submit.k8s.connection import connect
+from deploy.submit.k8s.contract import labels
 from deploy.submit.k8s.options import Options
 from deploy.submit.kubernetes import KubernetesTarget
 
 pytest.importorskip("kubernetes", reason="needs the Kubernetes client: make venv installs it")
 pytest.importorskip("kmock", reason="needs kmock: make venv installs it")
 
-from api_server import ApiServer, api_server, write_kubeconfig
+from api_server import ApiServer, add_claims, api_server, write_kubeconfig
 
 pytestmark = pytest.mark.integration
 
@@ -56,28 +59,16 @@ class Here:
 @pytest.fixture
 def here(tmp_path: Path) -> Iterator[Here]:
     with api_server() as (server, address):
+        for namespace in ("ml", "elsewhere", "third"):
+            add_claims(server, "face-data", "runs", namespace=namespace)
         yield Here(server, Options(kubeconfig=write_kubeconfig(tmp_path / "kubeconfig", address), pod_monitor=True))
-
-
-def pod(name: str, node: int, phase: str, *, code: int | None = None, run: str = "faces", **status: Any) -> Any:
-    state = {} if code is None else {"containerStatuses": [{"state": {"terminated": {"exitCode": code}}}]}
-    return {
-        "metadata": {
-            "name": name,
-            "labels": labels(run),
-            "annotations": {INDEX_ANNOTATION: str(node)},
-            "creationTimestamp": f"2026-11-26T10:00:{node:02d}Z",
-        },
-        "spec": {"containers": [{"name": "trainer", "env": [{"name": "PET_NPROC_PER_NODE", "value": "2"}]}]},
-        "status": {"phase": phase, **state, **status},
-    }
 
 
 @pytest.mark.parametrize("kind", WORKLOAD)
 def test_from_nothing_to_nothing(here: Here, kind: Any) -> None:
     target = here.target(kind=kind)
     told = target.submit(full())
-    assert told.endswith("faces in namespace ml: 3 nodes with 2 ranks each")
+    assert told.endswith("faces in namespace ml: 3 nodes of 2 ranks")
     assert here.server.there() == {f"{plural}/faces" for plural in SENT[kind]}
     for document in yaml.safe_load_all(target.render(full())):
         plural = document["kind"].lower() + "s"
@@ -97,6 +88,10 @@ def test_from_nothing_to_nothing(here: Here, kind: Any) -> None:
     assert "its nodes write a checkpoint and end" in asks.cancel("faces")
     assert asks.status("faces").state == "cancelled"
     assert here.server.there() == {f"{plural}/faces" for plural in SENT[kind]}, "until its pods have ended"
+    here.server.add("v1/pods", pod("faces-0-a", 0, "Running"))
+    assert "its nodes are ended at once" in asks.cancel("faces")
+    assert (here.server.deletions["faces-0-a"], here.server.deletions["faces"]) == (1, None)
+    assert "pods/faces-0-a" not in here.server.there()
     here.server.finish(WORKLOAD[kind], "faces")
     assert here.server.there() == set()
     assert asks.status("faces").state == "unknown"
@@ -120,24 +115,62 @@ def test_a_failure_half_way_leaves_nothing(here: Here, kind: Any) -> None:
 
 
 def test_what_cannot_be_removed_is_named(here: Here) -> None:
-    here.server.refusals = {"create jobs": (500, "etcd is full"), "delete services": (403, "no")}
-    with pytest.raises(SubmitError, match=r"answers 500: etcd is full; left behind: Service faces$") as raised:
+    here.server.refusals = {"create jobs": (422, "no such image"), "delete services": (403, "no")}
+    with pytest.raises(LeftBehindError) as raised:
         here.target().submit(full())
-    assert raised.value.code == 1
+    line = str(raised.value)
+    assert "finds Job faces in namespace ml invalid: no such image; left behind: Service faces; once the" in line
+    assert raised.value.code == 2
     assert here.server.there() == {"services/faces"}
+    kubectl = f"kubectl --kubeconfig {here.options.kubeconfig} --context here --namespace ml"
+    assert line.endswith(f"pfc cancel faces, or {kubectl} delete --ignore-not-found services/faces")
     here.server.refusals = {}
     assert here.target().cancel("faces") == "removed what was left of faces: Service"
     assert here.server.there() == set()
 
 
-def test_an_answer_that_never_comes(here: Here) -> None:
-    here.server.hangs_up = {"create services"}
-    with pytest.raises(SubmitError, match=r"does not answer \(.*\): is .*; left behind: perhaps Service faces$"):
+def test_the_command_that_removes_the_rest_names_kinds_of_others_in_full(here: Here) -> None:
+    here.server.refusals = {"create trainjobs": (403, "no"), "delete *": (403, "no")}
+    with pytest.raises(LeftBehindError) as raised:
+        here.target(kind="trainjob").submit(full())
+    assert ": left behind: " not in str(raised.value)
+    assert "left behind: ConfigMap faces, PodMonitor faces, TrainingRuntime faces; once" in str(raised.value)
+    assert str(raised.value).endswith(
+        "delete --ignore-not-found configmaps/faces podmonitors.monitoring.coreos.com/faces "
+        "trainingruntimes.trainer.kubeflow.org/faces"
+    )
+
+
+def test_what_cannot_be_removed_at_first_is_tried_again(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    here.server.refusals = {"create jobs": (403, "no"), "delete services": (503, "try again")}
+    pauses = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        here.server.refusals.pop("delete services", None)
+
+    monkeypatch.setattr(sending.time, "sleep", sleep)
+    with pytest.raises(SubmitError, match=r"not allowed to create Job faces in namespace ml: no$"):
         here.target().submit(full())
-    assert here.server.there() == {"services/faces"}, "the only one of which nobody can tell whose it is"
-    here.target().cancel("faces")
-    here.server.hangs_up = {"fetch jobs"}
+    assert pauses == [0.5]
+    assert here.server.there() == set()
+
+
+def test_an_answer_that_never_comes(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sending, "PAUSES", (0.0, 0.0))
+    here.server.hangs_up = {"create services"}
+    with pytest.raises(SubmitError, match=r"does not answer \(.*\): is this the right --context\?$"):
+        here.target().submit(full())
+    assert here.server.there() == set(), "it had been created, and nobody was told"
+    here.server.hangs_up = {"create services", "fetch services"}
+    with pytest.raises(
+        LeftBehindError, match=r"does not answer .*; left behind: ConfigMap faces, .*perhaps Service faces;"
+    ):
+        here.target().submit(full())
+    here.server.hangs_up = set()
+    assert here.target().cancel("faces") == "removed what was left of faces: ConfigMap, Service, PodMonitor"
     here.target().submit(full())
+    here.server.hangs_up = {"fetch jobs"}
     with pytest.raises(SubmitError, match="does not answer"):
         here.target().status("faces")
 
@@ -155,17 +188,59 @@ def test_ctrl_c_half_way_leaves_nothing(here: Here, monkeypatch: pytest.MonkeyPa
 def test_two_runs_of_one_name(here: Here) -> None:
     here.target().submit(full())
     before = here.server.there()
+    here.server.said.clear()
     with pytest.raises(SubmitError, match="ConfigMap faces in namespace ml exists already: give another --name"):
         here.target().submit(full())
     assert here.server.there() == before, "the first one stays as it is"
+    assert not [line for line in here.server.said if line.startswith("create")]
     here.target(namespace="elsewhere").submit(full())
+
+
+def test_a_run_that_is_over_makes_room(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the next one of its name: with its pods, whose output would be taken for the new one's."""
+    monkeypatch.setattr(removal, "POLL_SECONDS", 0.01)
+    server, target = here.server, here.target()
+    target.clear("faces")  # there is none
+    target.submit(full())
+    with pytest.raises(SubmitError, match="faces is not over: pfc cancel faces, or choose another name"):
+        target.clear("faces")
+    uid = server.found(WORKLOAD["job"], "faces")["metadata"]["uid"]
+    server.add("v1/pods", pod("faces-0-a", 0, "Succeeded", owner=uid))
+    server.report(WORKLOAD["job"], "faces", {"conditions": [{"type": "Complete", "status": "True"}]})
+    target.clear("faces")
+    assert server.there() == set()
+    target.submit(full())
+    target.cancel("faces")
+    with pytest.raises(SubmitError, match="its nodes still write: wait until pfc status faces is unknown"):
+        target.clear("faces")
+    server.finish(WORKLOAD["job"], "faces")
+    target.submit(full())
+    server.report(WORKLOAD["job"], "faces", {"conditions": [{"type": "Failed", "status": "True"}]})
+    server.add("v1/pods", pod("faces-0-b", 0, "Running"))
+    monkeypatch.setattr(removal, "CLEARING_SECONDS", 0.0)
+    with pytest.raises(SubmitError, match="does not go; try again in a minute") as raised:
+        target.clear("faces")
+    assert raised.value.code == 1
+
+
+def test_a_claim_that_one_may_not_look_for(here: Here) -> None:
+    missing = full(volumes=(*full().volumes, Volume("absent", "/x")))
+    with pytest.raises(SubmitError, match="--volume absent: there is no PersistentVolumeClaim absent in namespace ml"):
+        here.target().submit(missing)
+    here.server.refusals = {"fetch persistentvolumeclaims": (403, "no")}
+    here.target().submit(missing)
 
 
 def test_a_job_of_that_name_which_is_not_ours(here: Here) -> None:
     here.server.add("batch/v1/jobs", {"metadata": {"name": "faces"}, "spec": {"completions": 1}})
-    with pytest.raises(SubmitError, match="Job faces in namespace ml exists already"):
+    with pytest.raises(
+        SubmitError, match=r"Job faces in namespace ml exists already: .* \(pfc cancel faces --namespace ml"
+    ):
         here.target().submit(full())
     assert here.server.there() == {"jobs/faces"}
+    with pytest.raises(SubmitError, match="no run faces in namespace ml"):
+        here.target().cancel("faces")
+    assert here.server.there() == {"jobs/faces"}, "nor is it ours to remove"
 
 
 @pytest.mark.parametrize(
@@ -220,6 +295,24 @@ def test_contexts_and_namespaces(here: Here) -> None:
         here.target(context="nowhere").submit(full())
 
 
+def test_in_a_pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own service account, where there is no kubeconfig; its namespace is that of the run."""
+    for name, text in (("TOKEN", "secret"), ("CERT", "-----BEGIN CERTIFICATE-----"), ("namespace", "team\n")):
+        (tmp_path / name).write_text(text)
+    loader = "kubernetes.config.incluster_config.SERVICE_"
+    monkeypatch.setattr(f"{loader}TOKEN_FILENAME", str(tmp_path / "TOKEN"))
+    monkeypatch.setattr(f"{loader}CERT_FILENAME", str(tmp_path / "CERT"))
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "absent"))
+    monkeypatch.setattr("deploy.submit.k8s.connection.OWN_NAMESPACE", tmp_path / "namespace")
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    assert KubernetesTarget(Options()).place() == {"context": None, "namespace": "team", "kubeconfig": None}
+    assert KubernetesTarget(Options(namespace="other")).place()["namespace"] == "other"
+    cluster = connect(Options())
+    assert (cluster.host, cluster.namespace) == ("https://10.0.0.1:443", "team")
+    assert cluster.kubectl_delete([]) == "kubectl --namespace team delete --ignore-not-found"
+
+
 @pytest.mark.parametrize("text", ["", "{", "a: [b", "- 1"])
 def test_a_broken_kubeconfig(tmp_path: Path, text: str) -> None:
     (tmp_path / "kubeconfig").write_text(text)
@@ -235,6 +328,26 @@ def test_a_run_that_may_not_be_seen(here: Here) -> None:
     assert status.detail == "no run faces in namespace ml (not allowed to look for a JobSet or TrainJob)"
     with pytest.raises(SubmitError, match=r"no run faces in namespace ml \(not allowed to look for a JobSet"):
         here.target().cancel("faces")
+
+
+def test_a_run_that_may_not_be_seen_is_not_taken_apart(here: Here) -> None:
+    here.target(kind="jobset").submit(full())
+    there = here.server.there()
+    here.server.refusals = {"fetch jobsets": (403, "no")}
+    with pytest.raises(SubmitError, match=r"cannot be told to end \(not allowed to look for a JobSet\)"):
+        here.target().cancel("faces")
+    assert here.server.there() == there
+
+
+def test_what_a_controller_makes_is_not_the_run(here: Here) -> None:
+    """Kubeflow Trainer makes a JobSet of the same name, and would make it again."""
+    target = here.target(kind="trainjob")
+    target.submit(full())
+    made = {"name": "faces", "labels": labels("faces"), "ownerReferences": [{"uid": "uid-x", "controller": True}]}
+    here.server.add(WORKLOAD["jobset"], {"metadata": made, "spec": {}})
+    assert target.status("faces").state == "waiting"
+    assert target.cancel("faces").startswith("TrainJob faces in namespace ml: its nodes write a checkpoint")
+    assert target.status("faces").state == "cancelled"
 
 
 def test_cancelling_leaves_others_alone(here: Here) -> None:
@@ -269,10 +382,10 @@ def test_how_a_run_stands(here: Here) -> None:
     server.add("v1/pods", pod("faces-1-a", 1, "Pending", conditions=[unschedulable]))
     server.add("v1/pods", pod("other-0-a", 0, "Running", run="other"))
     status = target.status("faces")
-    assert (status.state, status.detail) == ("waiting", "1 of 2 nodes run; faces-1-a: Unschedulable: no GPU")
+    assert (status.state, status.detail) == ("waiting", "1 of 2 nodes up; faces-1-a: Unschedulable: no GPU")
     server.report("v1/pods", "faces-1-a", {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]})
     status = target.status("faces")
-    assert (status.state, status.detail) == ("running", "2 nodes, 1 of them take steps")
+    assert (status.state, status.detail) == ("running", "2 nodes, on 1 of them it takes steps")
     for node in (0, 1):
         ended = {"containerStatuses": [{"state": {"terminated": {"exitCode": 75}}}], "phase": "Failed"}
         server.report("v1/pods", f"faces-{node}-a", ended)
@@ -286,36 +399,6 @@ def test_how_a_run_stands(here: Here) -> None:
     conditions(Complete={})
     status = target.status("faces")
     assert (status.state, status.exit_code) == ("done", 0)
-
-
-def test_logs(here: Here) -> None:
-    server, target = here.server, here.target()
-    with pytest.raises(SubmitError, match="run faces has no pods in namespace ml"):
-        list(target.logs("faces"))
-    creating = {"state": {"waiting": {"reason": "ContainerCreating"}}}
-    server.add("v1/pods", pod("faces-1-a", 1, "Pending", containerStatuses=[creating]))
-    with pytest.raises(SubmitError, match="faces-1-a has printed nothing yet: ContainerCreating"):
-        list(target.logs("faces"))
-    server.add("v1/pods", pod("faces-0-a", 0, "Running"))
-    server.printed = {"faces-0-a": ["step 1", "ünïcode"], "faces-1-a": ["other"]}
-    assert list(target.logs("faces")) == ["step 1", "ünïcode"]
-    server.report("v1/pods", "faces-1-a", {"phase": "Running"})
-    assert list(target.logs("faces")) == ["0: step 1", "0: ünïcode", "1: other"]
-    assert list(target.logs("faces", rank=3)) == ["other"], "two ranks a node"
-    with pytest.raises(SubmitError, match="rank 4 would be on node 2, which has no pod: there are nodes 0 to 1"):
-        list(target.logs("faces", rank=4))
-
-
-def test_logs_are_followed(here: Here) -> None:
-    for node in (0, 1):
-        here.server.add("v1/pods", pod(f"faces-{node}-a", node, "Running"))
-        here.server.printed[f"faces-{node}-a"] = ["begins", "ends"]
-    lines = here.target().logs("faces", follow=True)
-    assert sorted([next(lines), next(lines)]) == ["0: begins", "1: begins"], "before anything has ended"
-    threading.Timer(0, here.server.more.set).start()
-    assert sorted(lines) == ["0: ends", "1: ends"]
-    here.server.more.set()
-    assert list(here.target().logs("faces", follow=True, rank=0)) == ["begins", "ends"]
 
 
 def test_nothing_is_sent_of_what_is_refused(here: Here) -> None:

@@ -16,7 +16,7 @@ from deploy.submit.kubernetes import KubernetesTarget
 pytest.importorskip("kubernetes", reason="needs the Kubernetes client: make venv installs it")
 pytest.importorskip("kmock", reason="needs kmock: make venv installs it")
 
-from api_server import api_server, write_kubeconfig
+from api_server import add_claims, api_server, write_kubeconfig
 
 pytestmark = pytest.mark.integration
 
@@ -40,18 +40,23 @@ def test_the_role_is_one(role: dict[str, Any]) -> None:
 
 def test_the_commands_need_it_and_nothing_else(role: dict[str, Any], tmp_path: Path) -> None:
     allowed = {(verb, resource) for rule in role["rules"] for verb in rule["verbs"] for resource in rule["resources"]}
-    asked = {("get", "pods/log")}
+    asked = set()
     for kind in KINDS:
         with api_server() as (server, address):
             kubeconfig = write_kubeconfig(tmp_path / "kubeconfig", address)
+            add_claims(server, "face-data", "runs")
             target = KubernetesTarget(Options(kubeconfig=kubeconfig, kind=kind, pod_monitor=True))
             spec = {"containers": [{"name": "trainer"}]}
             server.add("v1/pods", PODS | {"spec": spec, "status": {"phase": "Running"}})
             server.printed = {"faces-0": ["a line"]}
             target.submit(full())
             target.status("faces")
+            server.finish("v1/pods", "faces-0")
+            target.status("faces")  # why there are none
+            server.add("v1/pods", PODS | {"spec": spec, "status": {"phase": "Running"}})
             assert list(target.logs("faces")) == ["a line"]
             target.cancel("faces")
+            target.cancel("faces")  # at once
             asked |= {(VERBS[line.split()[0]], line.split()[1]) for line in server.said}
     for each in ("configmaps", "services", "podmonitors", "trainingruntimes"):
         asked.add(("delete", each))  # what send takes back: tests/integration/test_kubernetes.py

@@ -47,3 +47,16 @@ def test_a_thread_in_native_code_does_not_change_the_exit_code(ending: str, code
     assert ended.returncode == code, ended.stderr
     assert ended.stdout == "said\n"
     assert ("nobody expected this" in ended.stderr) == ("ValueError" in ending)
+
+
+def test_asking_about_runs_is_a_matter_of_a_moment() -> None:
+    """torch, seconds of it, is for commands that need it: the errors of all others, too."""
+    program = """
+import sys
+from trainer.cli import main
+
+assert main(["status", "absent"]) == main(["submit", "local", "absent.toml", "--name", "No_Name"]) == 2
+assert "torch" not in sys.modules
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 0, ended.stderr

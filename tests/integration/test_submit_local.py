@@ -104,7 +104,9 @@ def test_a_dry_run_and_what_is_refused_leave_no_trace(user: Account, faces: Path
 def test_bad_input_is_not_started_again(user: Account, faces: Path, tmp_path: Path) -> None:
     config = write_run(tmp_path / "run.toml", output=tmp_path / "out", faces=faces)
     user.done("submit", "local", config, "--no-data", "--set", f"data.records={tmp_path / 'absent.rec'}")
-    status = user.wait_until_ended("out")
+    followed = user.pfc("logs", "out", "--follow")
+    assert (followed.code, followed.err.splitlines()[-1][:30]) == (2, "out: bad input (exit code 2): ")
+    status = user.status("out")
     assert (status["state"], status["exit_code"]) == ("bad input", 2)
     assert "absent.rec" in user.done("logs", "out")
     assert len(list((user.state / "out" / "output").iterdir())) == 1

@@ -18,14 +18,17 @@ import kmock
 import yaml
 
 Document = dict[str, Any]
-ERRORS = {403: "Forbidden", 404: "NotFound", 409: "AlreadyExists", 422: "Invalid", 500: "InternalError"}
+ERRORS = {400: "BadRequest", 401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 409: "AlreadyExists"}
+ERRORS |= {422: "Invalid", 500: "InternalError", 503: "ServiceUnavailable"}
 DEADLINE_SECONDS = 60.0
 
 
 class ApiServer(kmock.KubernetesEmulator):  # type: ignore[misc]
     """refusals: by "VERB plural" (``create services``, ``* jobsets``), what is answered instead.
 
-    hangs_up: after which of them it does what is asked, and breaks the connection instead of saying so.
+    hangs_up: after which of them it does what is asked, and breaks the connection instead of saying so. slow: which of
+    them wait until they are taken out. deletions: grace time by name, as it was asked for. printed: by pod. breaks:
+    pods whose log breaks off after a line, once.
     """
 
     def __attrs_post_init__(self) -> None:
@@ -33,19 +36,26 @@ class ApiServer(kmock.KubernetesEmulator):  # type: ignore[misc]
         self.refusals: dict[str, tuple[int, str]] = {}
         self.hangs_up: set[str] = set()
         self.printed: dict[str, list[str]] = {}
+        self.breaks: set[str] = set()
+        self.slow: set[str] = set()
+        self.deletions: dict[str, int | None] = {}
         self.said: list[str] = []
         self.more = threading.Event()
         self._uids = itertools.count(1)
 
     async def _handle(self, request: Any) -> aiohttp.web.StreamResponse:
         plural = request.resource.plural if request.resource else ""
-        if request.subresource == "log":
-            return await self._print(request)
         action = str(getattr(request.action, "value", request.action)).lower()
+        if request.subresource == "log":
+            plural = "pods/log"
         self.said.append(f"{action} {plural}")
         for pattern, (status, message) in self.refusals.items():
             if fnmatch.fnmatchcase(f"{action} {plural}", pattern):
                 raise kmock.KubernetesError(status=status, reason=ERRORS[status], message=message)
+        while f"{action} {plural}" in self.slow:
+            await asyncio.sleep(0.02)
+        if plural == "pods/log":
+            return await self._print(request)
         if action == "create":
             about = request.data["metadata"]
             about["uid"] = f"uid-{next(self._uids)}"
@@ -53,7 +63,7 @@ class ApiServer(kmock.KubernetesEmulator):  # type: ignore[misc]
                 raise kmock.KubernetesError(status=400, reason="BadRequest", message="the namespace does not match")
         if action == "delete":
             self._prepare_deletion(request)
-        if action == "list" and "labelSelector" in request.params:
+        if action == "list" and plural in ("pods", "events"):
             return self._selected(request)
         response = await super()._handle(request)
         if action == "delete":
@@ -63,8 +73,9 @@ class ApiServer(kmock.KubernetesEmulator):  # type: ignore[misc]
         return response
 
     def there(self) -> set[str]:
-        """``plural/name`` of all objects."""
-        return {f"{key[0].plural}/{key[2]}" for key, found in self.objects.items() if not found.deleted}
+        """``plural/name`` of all objects, claims apart."""
+        found = {f"{key[0].plural}/{key[2]}" for key, found in self.objects.items() if not found.deleted}
+        return {each for each in found if not each.startswith("persistentvolumeclaims/")}
 
     def found(self, resource: str, name: str, namespace: str = "ml") -> Document:
         raw: Document = self.objects[resource, namespace, name].raw
@@ -98,6 +109,7 @@ class ApiServer(kmock.KubernetesEmulator):  # type: ignore[misc]
 
     def _prepare_deletion(self, request: Any) -> None:
         key = (request.resource, request.namespace, request.name)
+        self.deletions[request.name] = (request.data or {}).get("gracePeriodSeconds")
         if key not in self.objects or self.objects[key].deleted:
             return
         wanted = (request.data or {}).get("preconditions", {}).get("uid")
@@ -107,24 +119,45 @@ class ApiServer(kmock.KubernetesEmulator):  # type: ignore[misc]
             self.objects[key].patch({"metadata": {"finalizers": ["foregroundDeletion"]}})
 
     def _selected(self, request: Any) -> aiohttp.web.Response:
-        label, _, value = request.params["labelSelector"].partition("=")
+        """As the one selector asks: of labels, or of fields of events."""
+        label, _, value = request.params.get("labelSelector", "").partition("=")
+        fields = [field.split("=") for field in request.params.get("fieldSelector", "").split(",") if field]
+
+        def is_meant(raw: Document) -> bool:
+            if label and raw["metadata"].get("labels", {}).get(label) != value:
+                return False
+            there = {"involvedObject.name": raw.get("involvedObject", {}).get("name"), "type": raw.get("type")}
+            return all(there[key] == wanted for key, wanted in fields)
+
         items = [
             found.raw
             for (resource, namespace, _), found in self.objects.items()
             if (resource, namespace) == (request.resource, request.namespace)
             and not found.deleted
-            and found.raw["metadata"].get("labels", {}).get(label) == value
+            and is_meant(found.raw)
         ]
         return aiohttp.web.json_response({"apiVersion": "v1", "kind": "List", "metadata": {}, "items": items})
 
     async def _print(self, request: Any) -> aiohttp.web.StreamResponse:
-        """All lines; to followers the last one when ``more`` is set."""
-        lines = self.printed[request.name]
+        """All lines; to followers the last one when ``more`` is set. Line n was printed in second n // 2."""
+        if request.name not in self.printed:
+            raise kmock.KubernetesError(status=400, reason="BadRequest", message="container is waiting to start")
+        printed = [
+            (f"2026-11-26T10:00:{number // 2:02d}", f"{number % 2:09d}", line)
+            for number, line in enumerate(self.printed[request.name])
+        ]
+        since = request.params.get("sinceTime", "")[:19]
+        stamped = request.params.get("timestamps") == "true"
+        lines = [f"{when}.{part}Z {line}" if stamped else line for when, part, line in printed if when >= since]
         response = aiohttp.web.StreamResponse()
         await response.prepare(request._raw_request)
         follows = request.params.get("follow") == "true"
         for line in lines[:-1] if follows else lines:
             await response.write(f"{line}\n".encode())
+            if follows and request.name in self.breaks:
+                self.breaks.remove(request.name)
+                request._raw_request.transport.abort()
+                return response
         if follows:
             await asyncio.get_running_loop().run_in_executor(None, self.more.wait, DEADLINE_SECONDS)
             await response.write(f"{lines[-1]}\n".encode())
@@ -161,6 +194,12 @@ def api_server() -> Iterator[tuple[ApiServer, str]]:
         loop.call_soon_threadsafe(ended.set)
         thread.join(DEADLINE_SECONDS)
         assert not thread.is_alive()
+
+
+def add_claims(server: ApiServer, *names: str, namespace: str = "ml") -> None:
+    """PersistentVolumeClaims that are there before a run is."""
+    for name in names:
+        server.add("v1/persistentvolumeclaims", {"metadata": {"name": name}}, namespace)
 
 
 def write_kubeconfig(path: Path, address: str, *, namespace: str | None = "ml") -> Path:

@@ -11,7 +11,7 @@ import sys
 import sysconfig
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,12 +93,17 @@ def ranks_of(mark: str) -> dict[int, int]:
 
 @contextmanager
 def running(
-    command: Sequence[str], *, cwd: Path, mark: str | None = None, printed: Path | None = None
+    command: Sequence[str],
+    *,
+    cwd: Path,
+    mark: str | None = None,
+    printed: Path | None = None,
+    more: Mapping[str, str] | None = None,
 ) -> Iterator[subprocess.Popen[str]]:
     """Start; whatever happens in the block, the command and all its descendants are gone after it.
 
     Their temporary files lie under ``cwd`` too, not in the machine's /tmp. mark: to find them by, else one is made up.
-    printed: a file for all that they print, for commands whose pipes nobody empties in time.
+    printed: a file for all that they print, for commands whose pipes nobody empties in time. more: variables.
     """
     mark = mark or uuid.uuid4().hex
     temporary = cwd / ".tmp"
@@ -107,7 +112,7 @@ def running(
         process = subprocess.Popen(
             command,
             cwd=cwd,
-            env=environment() | {MARK: mark, "TMPDIR": str(temporary)},
+            env=environment() | dict(more or {}) | {MARK: mark, "TMPDIR": str(temporary)},
             stdin=subprocess.DEVNULL,
             stdout=target,
             stderr=target,

@@ -6,7 +6,15 @@ from typing import Any
 
 from deploy.submit.job import Job, Resources, Toleration, Volume
 
-CONFIG = '[run]\noutput = "/runs/faces"\n[data]\nrecords = "/data/train.rec"\n[metrics]\nport = 9500\n'
+CONFIG = """\
+[run]
+output = "/runs/faces"
+[data]
+records = "/data/train.rec"
+[metrics]
+port = 9500
+address = "0.0.0.0"
+"""
 
 FULL = Job(
     name="faces",

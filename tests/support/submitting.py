@@ -25,8 +25,9 @@ class Account:
         return self.folder / "state"
 
     @property
-    def _own(self) -> dict[str, str]:
-        return {MARK: self.mark, "PFC_STATE_DIR": str(self.state)}
+    def shell(self) -> dict[str, str]:
+        """Variables that are its own."""
+        return self.settings | {MARK: self.mark, "PFC_STATE_DIR": str(self.state)}
 
     def pfc(self, *arguments: str | Path, deadline_seconds: float = 120.0) -> Finished:
         temporary = self.folder / ".tmp"
@@ -35,7 +36,7 @@ class Account:
         done = subprocess.run(
             pfc(*arguments),
             cwd=self.folder,
-            env=environment() | self.settings | self._own | {"TMPDIR": str(temporary)},
+            env=environment() | self.shell | {"TMPDIR": str(temporary)},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -45,9 +46,9 @@ class Account:
         return Finished(done.returncode, done.stdout, done.stderr)
 
     def done(self, *arguments: str | Path) -> str:
-        """What a command printed that must succeed."""
+        """What a command printed that must succeed; one that follows a run says beside it how that ended."""
         finished = self.pfc(*arguments)
-        assert (finished.code, finished.err) == (0, ""), finished
+        assert (finished.code, finished.err if "--follow" not in arguments else "") == (0, ""), finished
         return finished.out
 
     def refused(self, *arguments: str | Path, code: int = 2) -> str:

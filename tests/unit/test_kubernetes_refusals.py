@@ -22,6 +22,13 @@ from deploy.submit.target import Target
 pytestmark = pytest.mark.unit
 
 RUNS = Volume("runs", "/runs")
+SERVED = '[metrics]\naddress = "0.0.0.0"\n'
+PRETRAINED = SERVED + '[backbone]\npretrained = "/old/step_1"\n'
+
+
+def of_size(size: int) -> str:
+    return SERVED + "#" * (size - len(SERVED))
+
 
 # What is refused, with a near relative that is not.
 CASES: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any], dict[str, Any], str]] = [
@@ -31,7 +38,29 @@ CASES: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any], dict[str, Any]
     ({"image": None}, {}, {"image": "pfc@sha256:0"}, {}, "give their image by --image"),
     ({"grace_seconds": 30}, {}, {"grace_seconds": 31}, {}, "a grace time of 30 s leaves none for a checkpoint"),
     ({"deadline_seconds": 0}, {}, {"deadline_seconds": 1}, {}, "a deadline of 0 s"),
-    ({"config_text": "#" * (LARGEST_CONFIG + 1)}, {}, {"config_text": "#" * LARGEST_CONFIG}, {}, "the 1 MiB that a"),
+    (
+        {"config_text": of_size(LARGEST_CONFIG + 1)},
+        {},
+        {"config_text": of_size(LARGEST_CONFIG)},
+        {},
+        "the 1 MiB that a",
+    ),
+    ({"config_text": SERVED.replace("0.0.0.0", "::1")}, {}, {"config_text": SERVED}, {}, "is the pod's own loopback"),
+    ({"config_text": SERVED.replace("0.0.0.0", "127.0.0.1")}, {}, {"metrics_port": None}, {}, "leave it out .0.0.0.0"),
+    (
+        {"config_text": PRETRAINED},
+        {},
+        {"config_text": PRETRAINED, "volumes": (RUNS, Volume("a", "/old", True))},
+        {},
+        "backbone.pretrained /old/step_1 is on no volume: .* --volume CLAIM:/old/step_1:ro",
+    ),
+    (
+        {"config_text": SERVED + '[data]\nrecords = "/faces/train.rec"\n'},
+        {},
+        {"config_text": SERVED + '[data]\nrecords = "/data/train.rec"\n'},
+        {},
+        "data.records /faces/train.rec is on no volume: .* --volume CLAIM:/faces:ro",
+    ),
     ({}, {"max_restarts": -1}, {}, {"max_restarts": 0}, "--max-restarts -1: give 0 or more"),
     ({}, {"startup_seconds": 0}, {}, {"startup_seconds": 1}, "--startup-seconds 0"),
     ({}, {"namespace": "a.b"}, {}, {"namespace": "a-b"}, "--namespace a.b: no name of a namespace"),
@@ -115,7 +144,7 @@ CASES: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any], dict[str, Any]
 
 
 def described(job: dict[str, Any], options: dict[str, Any]) -> list[str]:
-    return list(objections(full(**job), Options(**options)))
+    return list(objections(full(**{"config_text": SERVED} | job), Options(**options)))
 
 
 @pytest.mark.parametrize(("job", "options", "good_job", "good_options", "told"), CASES, ids=[case[4] for case in CASES])
@@ -126,7 +155,7 @@ def test_refused_and_its_relative_not(
     assert any(re.search(told, objection) for objection in found), found
     assert not any("\n" in objection for objection in found)
     with pytest.raises(SubmitError) as raised:
-        KubernetesTarget(Options(**options)).check(full(**job))
+        KubernetesTarget(Options(**options)).check(full(**{"config_text": SERVED} | job))
     assert raised.value.code == 2
     assert described(good_job, good_options) == []
 

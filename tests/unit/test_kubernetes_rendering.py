@@ -103,19 +103,10 @@ def test_the_configuration_is_where_the_command_reads_it(kind: Kind) -> None:
     assert config_map["immutable"] is True
     launcher = ["python", "-m", "deploy.launch.agent", "-m", "trainer", "train", "/etc/pfc/run.toml"]
     assert container(bare(), kind=kind)["command"] == launcher
-    assert container(full(), kind=kind)["command"] == [*launcher, "--set", "metrics.address=0.0.0.0"]
+    assert container(full(), kind=kind)["command"] == launcher
     volumes = {volume["name"]: volume for volume in pod(full(), kind=kind)["volumes"]}
     mounts = {mount["mountPath"]: mount for mount in container(full(), kind=kind)["volumeMounts"]}
     assert volumes[mounts["/etc/pfc"]["name"]]["configMap"]["name"] == config_map["metadata"]["name"]
-
-
-def test_exporters_listen_to_everybody(tmp_path: Path) -> None:
-    """The override in the command is one that the trainer takes, and its own default is not enough in a pod."""
-    path = tmp_path / "run.toml"
-    path.write_text(full().config_text + "[train]\nsteps = 1\n", encoding="utf-8")
-    assert load_config(path).metrics.address == "127.0.0.1"
-    override = container(full())["command"][-1]
-    assert load_config(path, [override]).metrics.address == "0.0.0.0"
 
 
 def test_an_indexed_job() -> None:

@@ -9,7 +9,7 @@ from kubernetes_jobs import full
 from deploy.submit.k8s.contract import INDEX_ANNOTATION
 from deploy.submit.k8s.documents import documents
 from deploy.submit.k8s.options import KINDS, Kind, Options
-from deploy.submit.k8s.standing import nodes, standing
+from deploy.submit.k8s.standing import is_over, nodes, standing
 from deploy.submit.target import STATES
 
 pytestmark = pytest.mark.unit
@@ -33,7 +33,8 @@ def pod(
     ready: bool = False,
     at: int = 0,
 ) -> Any:
-    state: Any = {"terminated": {"exitCode": code, "message": said}} if code is not None else {}
+    reason = {"reason": "StartError"} if code == 128 else {}
+    state: Any = {"terminated": {"exitCode": code, "message": said, **reason}} if code is not None else {}
     state |= {"waiting": waiting} if waiting else {}
     return {
         "metadata": {
@@ -41,6 +42,7 @@ def pod(
             "annotations": {INDEX_ANNOTATION: str(node)},
             "creationTimestamp": f"2026-11-26T10:00:{at:02d}Z",
         },
+        "spec": {"containers": [{"name": "trainer", "image": "registry/other:1"}]},
         "status": {
             "phase": phase,
             "containerStatuses": [{"state": state}],
@@ -54,27 +56,30 @@ ENDED = {"reason": "PodFailurePolicy", "message": "Container trainer failed with
 SAID = "step 1\npfc: error: rank 0: run.toml: 'data.records' is missing\npfc launch: rank 0 exited with 2"
 OVER = {"reason": "DeadlineExceeded", "message": "Job was active longer than specified deadline"}
 LIMIT = {"reason": "MaxFailedIndexesExceeded", "message": "Job has exceeded\nthe limit"}
+NO_MODULE = "/usr/bin/python: No module named deploy.launch"
+NO_PYTHON = 'exec: "python": executable file\nnot found in $PATH'
+UNFIT = "^image registry/other:1 cannot run pfc .* build it from docker/Dockerfile$"
 PULL = {"reason": "ImagePullBackOff", "message": "no such image"}
 
 
 @pytest.mark.parametrize(
     ("document", "pods", "state", "detail", "code"),
     [
-        (workload(), [], "waiting", "0 of 2 nodes run; no pod yet for the others", None),
+        (workload(), [], "waiting", "0 of 2 nodes up; no pod yet for the others", None),
         (workload(queue="q", Suspended={}), [], "waiting", "in queue q", None),
         (workload(Suspended={}), [], "stopped", "suspended; with spec.suspend = false it goes on", 75),
         (workload(), [pod(0, "Pending", waiting=PULL)], "waiting", "faces-0-0: ImagePullBackOff: no such image", None),
         (workload(), [pod(0, "Pending")], "waiting", "faces-0-0: not scheduled yet", None),
-        (workload(), BOTH, "running", "2 nodes, 1 of them take steps", None),
-        (workload(), BOTH[:1], "waiting", "1 of 2 nodes run; no pod yet", None),
+        (workload(), BOTH, "running", "2 nodes, on 1 of them it takes steps", None),
+        (workload(), BOTH[:1], "waiting", "1 of 2 nodes up; no pod yet", None),
         (workload(), [pod(0, "Failed", code=75), pod(1, "Failed", code=75)], "stopped", "starts it again", 75),
         (workload(), [pod(0, "Failed", code=1), pod(1, "Failed", code=75)], "waiting", r"exit codes \[1, 75\]", None),
         (workload(), [pod(0, "Failed", code=1, said=SAID)], "waiting", r"\(pfc: error: rank 0: run.toml", None),
         (workload(), [BOTH[1], pod(0, "Running", at=5), pod(0, "Failed", code=1, at=4)], "running", "2 nodes", None),
-        (workload(Complete={}), [pod(0, "Succeeded", code=0)], "done", "2 nodes have finished", 0),
-        (workload("jobset", Completed={}), [], "done", "2 nodes have finished", 0),
-        (workload("trainjob", Complete={}), [], "done", "2 nodes have finished", 0),
-        (workload(SuccessCriteriaMet={}), BOTH, "done", "2 nodes have finished", 0),
+        (workload(Complete={}), [pod(0, "Succeeded", code=0)], "done", "finished on 2 nodes", 0),
+        (workload("jobset", Completed={}), [], "done", "finished on 2 nodes", 0),
+        (workload("trainjob", Complete={}), [], "done", "finished on 2 nodes", 0),
+        (workload(SuccessCriteriaMet={}), BOTH, "done", "finished on 2 nodes", 0),
         (
             workload(Failed=ENDED),
             [pod(0, "Failed", code=2, said=SAID)],
@@ -98,10 +103,13 @@ PULL = {"reason": "ImagePullBackOff", "message": "no such image"}
             "launch: killed",
             1,
         ),
+        (workload(Failed=LIMIT), [pod(0, "Failed", code=1, said=NO_MODULE)], "bad input", UNFIT, 2),
+        (workload(Failed=LIMIT), [pod(1, "Failed", code=128, said=NO_PYTHON)], "bad input", UNFIT, 2),
+        (workload(), [pod(0, "Failed", code=1, said=NO_MODULE)], "waiting", "image registry/other:1 cannot run", None),
         (workload(Failed=OVER), [], "stopped", "its time is over, .* told to write a checkpoint", 75),
         (workload(Failed=OVER), [pod(0, "Failed", code=1)], "failed", "DeadlineExceeded", 1),
-        (workload(deleted=True), BOTH, "cancelled", "2 of 2 nodes are still writing", None),
-        (workload(deleted=True, Complete={}), [], "cancelled", "0 of 2 nodes are still writing", None),
+        (workload(deleted=True), BOTH, "cancelled", "2 of 2 nodes still to write", None),
+        (workload(deleted=True, Complete={}), [], "cancelled", "0 of 2 nodes still to write", None),
     ],
 )
 def test_standing(document: Any, pods: list[Any], state: str, detail: str, code: int | None) -> None:
@@ -110,6 +118,27 @@ def test_standing(document: Any, pods: list[Any], state: str, detail: str, code:
     assert re.search(detail, status.detail), status.detail
     assert "\n" not in status.detail
     assert status.state in STATES
+
+
+def test_why_there_are_no_pods() -> None:
+    assert standing(workload(), [], "exceeded quota").detail == "no pod can be made: exceeded quota"
+    assert standing(workload(), BOTH, "exceeded quota").state == "running", "of another time"
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        (workload(), False),
+        (workload(Suspended={}), False),
+        (workload(deleted=True), False),
+        (workload(Complete={}), True),
+        (workload("jobset", Completed={}), True),
+        (workload(Failed=LIMIT), True),
+        (workload(FailureTarget=OVER), True),
+    ],
+)
+def test_over(document: Any, expected: bool) -> None:
+    assert is_over(document) is expected
 
 
 def test_a_condition_that_does_not_hold() -> None:

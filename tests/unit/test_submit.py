@@ -29,6 +29,7 @@ from deploy.submit.output_files import read_lines
 from deploy.submit.own_options import options_of, target_of
 from deploy.submit.processes import ProcessMark
 from deploy.submit.registry import Entry, Registry
+from deploy.submit.run_check import says_address
 
 pytestmark = pytest.mark.unit
 
@@ -215,3 +216,20 @@ def test_lines_of_files_that_are_being_written(tmp_path: Path) -> None:
     lines = list(read_lines(lambda: {first: "1: ", second: "2: "}, follow=True, is_live=is_live))
     assert lines == ["1: one", "1: two", "1: new", "1: three", "2: �", "2: end"]
     assert list(read_lines(lambda: {tmp_path / "absent": ""})) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", False),
+        ("[metrics]\nport = 1\n", False),
+        ('[metrics]\naddress = "10.0.0.1"\n', True),
+        ("metrics = 1\n", True),
+        ("[metrics\n", True),
+    ],
+)
+def test_whether_a_file_has_an_address_of_its_own(tmp_path: Path, text: str, expected: bool) -> None:
+    """What is no configuration at all is left to the trainer, which says what is wrong with it."""
+    (tmp_path / "run.toml").write_text(text)
+    assert says_address(tmp_path / "run.toml") is expected
+    assert says_address(tmp_path / "absent.toml") is True

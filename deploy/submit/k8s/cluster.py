@@ -4,7 +4,9 @@ The client's own models are left aside: they would drop or refuse what a newer s
 """
 
 import json
-from collections.abc import Iterator
+import re
+import shlex
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from deploy.submit.k8s.complaint import RefusedError, UnreachableError, refused
@@ -12,12 +14,15 @@ from deploy.submit.k8s.contract import RUN_LABEL, Document
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
+SILENCE_SECONDS = 300.0  # of a log that is followed; a link that was lost says nothing either
 
 # apiVersion and plural by kind.
 KINDS = {
     "ConfigMap": ("v1", "configmaps"),
     "Service": ("v1", "services"),
     "Pod": ("v1", "pods"),
+    "Event": ("v1", "events"),
+    "PersistentVolumeClaim": ("v1", "persistentvolumeclaims"),
     "Job": ("batch/v1", "jobs"),
     "JobSet": ("jobset.x-k8s.io/v1alpha2", "jobsets"),
     "TrainJob": ("trainer.kubeflow.org/v1alpha1", "trainjobs"),
@@ -27,16 +32,24 @@ KINDS = {
 
 
 class Cluster:
-    """client: a ``kubernetes.client.ApiClient``. All methods raise SubmitError: RefusedError, UnreachableError."""
+    """client: a ``kubernetes.client.ApiClient``. kubectl: its words for the same cluster and namespace.
 
-    def __init__(self, client: Any, namespace: str) -> None:
+    All methods raise SubmitError: RefusedError, UnreachableError.
+    """
+
+    def __init__(self, client: Any, namespace: str, kubectl: Sequence[str] = ("kubectl",)) -> None:
         self._client = client
+        self._kubectl = kubectl
         self.namespace = namespace
 
     @property
     def host(self) -> str:
         """Address of the API server."""
         return str(self._client.configuration.host)
+
+    def kubectl_delete(self, documents: Sequence[Document]) -> str:
+        """The command that removes them by hand, as far as they are there."""
+        return shlex.join([*self._kubectl, "delete", "--ignore-not-found", *map(_resource, documents)])
 
     def create(self, document: Document) -> Document:
         """The object as the server has it, with its uid."""
@@ -46,14 +59,26 @@ class Cluster:
         """None where there is none, or no such kind."""
         return self._ask_for("GET", kind, name)
 
-    def delete(self, kind: str, name: str, *, uid: str | None = None, propagation: str = "Background") -> None:
+    def delete(
+        self,
+        kind: str,
+        name: str,
+        *,
+        uid: str | None = None,
+        propagation: str = "Background",
+        grace_seconds: int | None = None,
+    ) -> None:
         """Gone already is as good. uid: of the object that is meant, if not whichever has the name now.
 
-        propagation: "Foreground": the object stays, being deleted, until what belongs to it is gone.
+        propagation: "Foreground": the object stays, being deleted, until what belongs to it is gone. grace_seconds: of
+        a pod, None: its own.
         """
-        options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation}
-        only = {"preconditions": {"uid": uid}} if uid else {}
-        self._ask_for("DELETE", kind, name, body={**options, **only})
+        options: Document = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation}
+        if uid:
+            options["preconditions"] = {"uid": uid}
+        if grace_seconds is not None:
+            options["gracePeriodSeconds"] = grace_seconds
+        self._ask_for("DELETE", kind, name, body=options)
 
     def patch(self, kind: str, name: str, change: Document) -> None:
         """Merge ``change`` into the object."""
@@ -64,12 +89,37 @@ class Cluster:
         found = self._ask("GET", "Pod", "", query={"labelSelector": f"{RUN_LABEL}={run}"})
         return list(found.get("items") or [])
 
-    def log(self, pod: str, container: str, *, follow: bool) -> Iterator[str]:
-        """Lines of a pod, as they come."""
+    def last_warning(self, name: str) -> str:
+        """Why a controller cannot do what the object of that name asks for; "" if none says so, or it is not shown."""
+        selector = f"involvedObject.name={name},type=Warning"
+        try:
+            found = self._ask("GET", "Event", "", query={"fieldSelector": selector}).get("items") or []
+        except RefusedError:
+            return ""
+        newest: Document = max(
+            found, key=lambda each: str(each.get("lastTimestamp") or each.get("eventTime")), default={}
+        )
+        return " ".join(str(newest.get("message", "")).split())
+
+    def log(self, pod: str, container: str) -> Iterator[str]:
+        """Lines that a pod has printed so far."""
+        return self._log(pod, {"container": container}, ANSWER_SECONDS)
+
+    def follow(self, pod: str, container: str, since: str | None) -> Iterator[tuple[str, str]]:
+        """Lines with their time stamps, as they come; since: without those before the second of that stamp.
+
+        It ends when the container has, and sometimes before; UnreachableError also after a long silence.
+        """
+        query = {"container": container, "follow": "true", "timestamps": "true"}
+        if since is not None:
+            query["sinceTime"] = re.sub(r"\.\d+", "", since)  # whole seconds are all that is taken
+        for line in self._log(pod, query, SILENCE_SECONDS):
+            stamp, _, text = line.partition(" ")
+            yield stamp, text
+
+    def _log(self, pod: str, query: dict[str, str], seconds: float) -> Iterator[str]:
         path = f"{_path('Pod', self.namespace, pod)}/log"
-        query = {"container": container, **({"follow": "true"} if follow else {})}
-        timeout = None if follow else ANSWER_SECONDS
-        raw = self._send("GET", path, query, None, "application/json", timeout).response
+        raw = self._send("GET", path, query, None, "application/json", seconds).response
         if raw.status >= 300:
             raise refused(raw.status, raw.data, "read the log of", "Pod", pod, self.namespace)
         yield from self._lines(raw)
@@ -143,6 +193,12 @@ class Cluster:
             raw.close()
         if rest:
             yield rest.decode(errors="replace")
+
+
+def _resource(document: Document) -> str:
+    version, plural = KINDS[document["kind"]]
+    group = version.partition("/")[0] if "/" in version else ""
+    return f"{plural}{f'.{group}' if group else ''}/{document['metadata']['name']}"
 
 
 def _path(kind: str, namespace: str, name: str | None) -> str:

@@ -34,6 +34,8 @@ def refused(status: int, body: bytes, verb: str, kind: str, name: str, namespace
     where = f"{kind} {name} in namespace {namespace}"
     if status == 401:
         text = f"the cluster does not know you ({said}): log in again, or use another --context"
+    elif status == 403 and "exceeded quota" in said:
+        text = f"the quota has no room for {where}: {said}"
     elif status == 403:
         text = f"not allowed to {verb} {where}: {said}"
     elif status == 404 and "namespaces " in said:
@@ -41,12 +43,20 @@ def refused(status: int, body: bytes, verb: str, kind: str, name: str, namespace
     elif status == 404 and verb == "create":
         text = f"the cluster knows no {kind}: {INSTALL.get(kind, 'is it Kubernetes, 1.29 or newer?')}"
     elif status == 409:
-        text = f"{where} exists already: give another --name, or remove it (pfc cancel {name}, kubectl delete)"
+        text = exists(kind, name, namespace)
     elif status in (400, 422):
         text = f"the cluster finds {where} invalid: {said}"
     else:
         text = f"cannot {verb} {where}: the cluster answers {status}: {said}"
     return RefusedError(text, status)
+
+
+def exists(kind: str, name: str, namespace: str) -> str:
+    """Whoever it belongs to, it is not touched."""
+    return (
+        f"{kind} {name} in namespace {namespace} exists already: give another --name, or remove the run that has it "
+        f"(pfc cancel {name} --namespace {namespace})"
+    )
 
 
 def _message(body: bytes) -> str:

@@ -1,6 +1,7 @@
 """What can be asked for on Kubernetes alone."""
 
 import argparse
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,13 +35,10 @@ class Options:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options above, by the names that kubectl and Helm have for them."""
-    parser.add_argument("--namespace", help="default: that of the context")
-    parser.add_argument("--context", help="of the kubeconfig; default: its current one")
+    parser.add_argument("--namespace", metavar="NS", help="default: that of the context")
+    parser.add_argument("--context", metavar="NAME", help="of the kubeconfig; default: its current one")
     parser.add_argument(
-        "--kubeconfig",
-        type=lambda text: Path(text).expanduser().absolute(),  # asked again from another folder, it must be the same
-        metavar="FILE",
-        help="default: $KUBECONFIG or ~/.kube/config",
+        "--kubeconfig", type=kubeconfig_files, metavar="FILE", help="default: $KUBECONFIG or ~/.kube/config"
     )
     parser.add_argument(
         "--kind",
@@ -65,6 +63,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--startup-seconds", type=int, default=3600, metavar="N", help="until the first step (%(default)s)"
     )
+
+
+def kubeconfig_files(text: str) -> Path:
+    """One, or several as KUBECONFIG has them; asked again from another folder, they must be the same."""
+    return Path(os.pathsep.join(str(Path(each).expanduser().absolute()) for each in text.split(os.pathsep) if each))
 
 
 def from_arguments(arguments: argparse.Namespace) -> Options:

@@ -10,6 +10,7 @@ from deploy.submit.k8s.probes import patience_seconds, probes
 from deploy.submit.k8s.storage import mounts, volumes
 
 GPU = "nvidia.com/gpu"
+COMMAND = ("python", "-m", "deploy.launch.agent", "-m", "trainer", "train", f"{CONFIG_FOLDER}/{CONFIG_KEY}")
 
 
 def pod_template(
@@ -45,21 +46,13 @@ def pod_template(
     return {"metadata": {"labels": labels(job.name)}, "spec": spec}
 
 
-def command(job: Job) -> list[str]:
-    """What the container runs. Its exporters must be reachable from outside, where a run's own default is loopback."""
-    launcher = ["python", "-m", "deploy.launch.agent"]
-    train = ["-m", "trainer", "train", f"{CONFIG_FOLDER}/{CONFIG_KEY}"]
-    reachable = ["--set", "metrics.address=0.0.0.0"] if job.metrics_port is not None else []
-    return [*launcher, *train, *reachable]
-
-
 def port_name(local_rank: int) -> str:
     """Of the exporter of a pod's rank."""
     return f"metrics-{local_rank}"
 
 
 def _container(job: Job, options: Options, name: str, variables: list[Document]) -> Document:
-    container: Document = {"name": name, "image": job.image, "command": command(job), "env": variables}
+    container: Document = {"name": name, "image": job.image, "command": list(COMMAND), "env": variables}
     if resources := _resources(job):
         container["resources"] = resources
     if job.metrics_port is not None:

@@ -3,6 +3,9 @@
 from collections.abc import Iterable, Sequence
 
 from deploy.submit.k8s.contract import INDEX_ANNOTATION, Document
+from deploy.submit.k8s.rules.reading import value_of
+
+NOT_STARTED = ("StartError", "ContainerCannotRun")  # by containerd and by Docker: there is no such program in it
 
 
 def index(pod: Document) -> int:
@@ -10,6 +13,17 @@ def index(pod: Document) -> int:
     about = pod["metadata"]
     marks = {**about.get("labels", {}), **about.get("annotations", {})}
     return int(marks.get(INDEX_ANNOTATION, 0))
+
+
+def container(pod: Document) -> Document:
+    """That of the launcher."""
+    found: Document = pod["spec"]["containers"][0]
+    return found
+
+
+def node_of(rank: int, pod: Document) -> int:
+    """On which node a rank is, by what any pod of the run says."""
+    return rank // int(value_of(container(pod), "PET_NPROC_PER_NODE") or 1)
 
 
 def newest(pods: Iterable[Document]) -> dict[int, Document]:
@@ -56,6 +70,20 @@ def last_words(pods: Sequence[Document]) -> str:
             said = [line for line in lines if line.startswith(("pfc: error:", "pfc launch:"))]
             if said:
                 return str(next((line for line in said if line.startswith("pfc: error:")), said[-1]))
+    return ""
+
+
+def unfit_image(pods: Sequence[Document]) -> str:
+    """That an image has no pfc in it, or no Python; "" where nothing says so."""
+    for pod in pods:
+        for status in _statuses(pod):
+            ended = status.get("state", {}).get("terminated", {})
+            lines = str(ended.get("message", "")).splitlines()
+            said = next((line for line in lines if "No module named" in line), None)
+            if said is None and ended.get("reason") in NOT_STARTED:
+                said = " ".join(lines)
+            if said is not None:
+                return f"image {container(pod).get('image')} cannot run pfc ({said}): build it from docker/Dockerfile"
     return ""
 
 

@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from deploy.submit.errors import SubmitError
-from deploy.submit.job import Job
+from deploy.submit.job import Job, Volume
 from deploy.submit.k8s import naming
 from deploy.submit.k8s.contract import KILL_MARGIN_SECONDS
 from deploy.submit.k8s.options import Options
 from deploy.submit.k8s.quantity import parse
 from deploy.submit.k8s.storage import OWN_TARGETS, SHM
+from deploy.submit.sent_config import paths_read, serves_itself_alone
 
 LONGEST_NAME = 40  # what pods are called by hangs on it
 LARGEST_CONFIG = 1024 * 1024  # etcd's limit on a ConfigMap
@@ -77,6 +78,11 @@ def _names(job: Job, options: Options) -> Iterator[str]:
 def _metrics(job: Job, options: Options) -> Iterator[str]:
     if options.pod_monitor and job.metrics_port is None:
         yield "--pod-monitor: the run serves no metrics; set metrics.port in its configuration (9500)"
+    if job.metrics_port is not None and serves_itself_alone(job.config_text):
+        yield (
+            "metrics.address is the pod's own loopback, where neither the kubelet's probes nor Prometheus reach it: "
+            "leave it out (0.0.0.0)"
+        )
     if options.monitor_labels and not options.pod_monitor:
         yield "--pod-monitor-label has no effect without --pod-monitor"
     if job.metrics_port is not None and job.metrics_port + job.ranks_per_node - 1 > 65535:
@@ -102,9 +108,7 @@ def _volumes(job: Job) -> Iterator[str]:
         if str(target) in seen:
             yield f"two volumes at {volume.target}: take two folders"
         seen.add(str(target))
-    output = PurePosixPath(job.output)
-    around = [volume for volume in job.volumes if output.is_relative_to(volume.target)]
-    nearest = max(around, key=lambda volume: len(PurePosixPath(volume.target).parts), default=None)
+    nearest = _holder(job, PurePosixPath(job.output))
     if nearest is None:
         yield (
             f"run.output {job.output} is on no volume, and would be lost with its pod: give the claim that holds it, "
@@ -112,6 +116,16 @@ def _volumes(job: Job) -> Iterator[str]:
         )
     elif nearest.read_only:
         yield f"run.output {job.output} is on volume {nearest.source}, which is read-only: mount it writable"
+    for key, path in paths_read(job.config_text):
+        if _holder(job, PurePosixPath(path)) is None:
+            folder = path.parent if path.suffix else path
+            yield f"{key} {path} is on no volume: give the claim that holds it, such as --volume CLAIM:{folder}:ro"
+
+
+def _holder(job: Job, path: PurePosixPath) -> Volume | None:
+    """The innermost volume at or above ``path``."""
+    around = [volume for volume in job.volumes if path.is_relative_to(volume.target)]
+    return max(around, key=lambda volume: len(PurePosixPath(volume.target).parts), default=None)
 
 
 def _parents(path: PurePosixPath) -> list[str]:

@@ -16,21 +16,21 @@ def volumes(job: Job) -> list[Document]:
         {"name": "shm", "emptyDir": shm},
         *(
             {"name": f"claim-{number}", "persistentVolumeClaim": {"claimName": claim}}
-            for number, claim in enumerate(_claims(job))
+            for number, claim in enumerate(claims(job))
         ),
     ]
 
 
 def mounts(job: Job) -> list[Document]:
     """Where the container sees them."""
-    claims = _claims(job)
+    names = claims(job)
     return [
         {"name": "config", "mountPath": CONFIG_FOLDER, "readOnly": True},
         {"name": "tmp", "mountPath": "/tmp"},
         {"name": "shm", "mountPath": "/dev/shm"},
         *(
             {
-                "name": f"claim-{claims.index(volume.source)}",
+                "name": f"claim-{names.index(volume.source)}",
                 "mountPath": volume.target,
                 "readOnly": volume.read_only,
             }
@@ -39,5 +39,6 @@ def mounts(job: Job) -> list[Document]:
     ]
 
 
-def _claims(job: Job) -> list[str]:
+def claims(job: Job) -> list[str]:
+    """Names of the PersistentVolumeClaims that its pods mount."""
     return list(dict.fromkeys(volume.source for volume in job.volumes))
