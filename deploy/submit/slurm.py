@@ -120,7 +120,9 @@ class SlurmTarget:
         state, detail = self._state(note.job)
         where = f"job {note.job}{detail}"
         if state in WAITING:
-            return Status("waiting", where)
+            # Above all of a job that is queued again, which Slurm keeps waiting for two minutes; its owner need not.
+            sooner = f"; sooner: scontrol update jobid={note.job} starttime=now" if detail == " (BeginTime)" else ""
+            return Status("waiting", where + sooner)
         if state in ACTIVE:
             return Status("running", where)
         told = _told(folder, note.job)

@@ -44,11 +44,11 @@ def wait_for_step(user: Account, name: str, output: Path, step: int) -> None:
     wait_until(lambda: log.update().step >= step, lambda: user.pfc("logs", name).out)
 
 
-def test_a_killed_rank_brings_the_job_back_into_the_queue(
+def test_killed_ranks_are_started_again_here_and_then_from_the_queue(
     slurm: Cluster, user: Account, faces: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    config = write_run(tmp_path / "run.toml", output=output, faces=faces, steps=40)
+    config = write_run(tmp_path / "run.toml", output=output, faces=faces, steps=60)
     submit = ("submit", "slurm", config, "--nodes", "2", "--cpus", "1", "--set", "failure.silence_seconds=5")
     submit = (*submit, "--name", "two-nodes", "--env", 'NOTE=it\'s 1 "note"')
     shown = user.done(*submit, "--dry-run")
@@ -56,25 +56,33 @@ def test_a_killed_rank_brings_the_job_back_into_the_queue(
     assert user.done(*submit).startswith("two-nodes: Slurm's job ")
     job = slurm.ask("squeue", "--noheader", "--name=two-nodes", "--format=%A").strip()
     assert slurm.ask("scontrol", "write", "batch_script", job, "-") == shown, "sent is what was shown"
-    wait_for_step(user, "two-nodes", output, 7)
-    assert user.ranks().keys() == {0, 1}
-    lost = user.ranks()[1]
-    assert b'NOTE=it\'s 1 "note"' in Path(f"/proc/{lost}/environ").read_bytes().split(b"\0")
-    os.kill(lost, signal.SIGKILL)
+    log = RankLog(output / "logs" / "rank_0000.jsonl")
+    for starts in (1, 2):
+
+        def has_taken_steps(starts: int = starts) -> bool:
+            return log.update().starts == starts and log.step >= log.events[0]["step"] + 6
+
+        wait_until(has_taken_steps, lambda: user.pfc("logs", "two-nodes").out)
+        assert user.ranks().keys() == {0, 1}
+        lost = user.ranks()[1]
+        assert b'NOTE=it\'s 1 "note"' in Path(f"/proc/{lost}/environ").read_bytes().split(b"\0")
+        os.kill(lost, signal.SIGKILL)
     assert "a run called 'two-nodes' is " in user.refused(*submit)
     wait_until(lambda: user.status("two-nodes")["state"] == "waiting", lambda: user.pfc("logs", "two-nodes").out)
-    assert "BeginTime" in str(user.status("two-nodes")["detail"])
-    slurm.start_queued_now()
+    advice = str(user.status("two-nodes")["detail"]).partition("BeginTime); sooner: ")[2]
+    assert advice.startswith("scontrol update "), user.status("two-nodes")
+    slurm.ask(*advice.split())
     status = user.wait_until_ended("two-nodes")
     told = user.done("logs", "two-nodes", "--follow")
     assert (status["state"], status["exit_code"]) == ("done", 0), told
-    assert "pfc slurm: failure 1 of at most 3: Slurm queues it again" in told
+    assert "pfc slurm: failure 1 of at most 3: started again on the same nodes" in told
+    assert "pfc slurm: failure 2 of at most 3: Slurm queues it again" in told
     assert "node 1: pfc launch: rank 1 was ended by SIGKILL: exit code 1" in told
     assert "node 0: continuing at step " in told
     of_second = user.done("logs", "two-nodes", "--rank", "1")
     assert "rank 1 was ended by SIGKILL" in of_second
     assert "continuing at step" not in of_second
-    assert (output / "checkpoints" / "step_00000040").is_dir()
+    assert (output / "checkpoints" / "step_00000060").is_dir()
     assert "is not running: done" in user.refused("cancel", "two-nodes")
 
 
