@@ -109,8 +109,6 @@ def _prepare(parsed: Namespace, nodes: int, workers: int) -> None:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     if workers > 1:
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does, without its banner
-    # What the ranks have to say when a rank is lost, they say in one line; the C++ libraries would add pages.
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     if parsed.shutdown_timeout is None:
         parsed.shutdown_timeout = int(os.environ.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", CHECKPOINT_SECONDS))
     parsed.signals_to_handle = "SIGQUIT"  # the others are the relay's

@@ -1,12 +1,14 @@
 """Runs on a real Slurm: queued, lost, queued again, cancelled, refused."""
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from ports import free_port
 from rank_log import RankLog
 from slurm_cluster import Cluster, cluster, missing
 from small_faces import make_small_faces, write_run
@@ -125,11 +127,16 @@ def test_bad_input_is_not_queued_again(user: Account, faces: Path, tmp_path: Pat
     assert "absent.rec" in user.done("logs", "out")
 
 
-def test_refused_by_slurm(user: Account, faces: Path, tmp_path: Path) -> None:
+def test_refused_by_slurm(slurm: Cluster, user: Account, faces: Path, tmp_path: Path) -> None:
     config = write_run(tmp_path / "run.toml", output=tmp_path / "out", faces=faces)
     submit = ("submit", "slurm", config)
     assert "--queue nope: Slurm has no such partition; it has closed, main" in user.refused(*submit, "--queue", "nope")
     assert "this user may not" in user.refused(*submit, "--queue", "closed")
+    working = Path(slurm.settings["SLURM_CONF"]).read_text()
+    elsewhere = tmp_path / "slurm.conf"
+    elsewhere.write_text(re.sub(r"(?m)^SlurmctldPort=.*", f"SlurmctldPort={free_port()}", working))
+    user.settings["SLURM_CONF"] = str(elsewhere)
+    assert "Slurm's controller does not answer" in user.refused(*submit, code=1)
     user.settings["SLURM_CONF"] = str(tmp_path / "absent.conf")
-    assert user.pfc(*submit).code in (1, 2)
+    assert "absent.conf: there is no such file; mend it, or unset it" in user.refused(*submit)
     assert user.done("status") == "no run was submitted from here\n"
