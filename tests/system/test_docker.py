@@ -268,7 +268,7 @@ def test_a_long_run_is_looked_at_and_cancelled(the_run: Run) -> None:
 
 def test_a_deadline_stops_it_as_a_person_would(the_run: Run) -> None:
     late = the_run.like("late", steps=100_000)
-    TARGET().submit(replace(late.job, nodes=1, ranks_per_node=2, deadline_seconds=20))
+    TARGET().submit(replace(late.job, nodes=1, ranks_per_node=2, deadline_seconds=12))
     wait_until(lambda: TARGET().status("late").state != "running")
     assert TARGET().status("late").state == "stopped", list(TARGET().logs("late"))
     TARGET().cancel("late")
@@ -407,6 +407,9 @@ def test_compose_shows_a_run_to_prometheus(context: Path, the_run: Run, tmp_path
 
     resolved = yaml.safe_load(compose("config"))["services"]
     assert resolved.keys() == {"trainer", "prometheus", "grafana"}
+    with_gpus = yaml.safe_load(compose("-f", str(context / "docker/compose.gpu.yaml"), "config"))["services"]["trainer"]
+    assert with_gpus["deploy"]["resources"]["reservations"]["devices"][0]["capabilities"] == ["gpu"]
+    assert with_gpus["command"] == resolved["trainer"]["command"]
     try:
         compose("up", "--detach", "--no-build", "trainer", "prometheus")
         server = compose("ps", "--quiet", "prometheus").strip()

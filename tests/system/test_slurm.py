@@ -46,6 +46,20 @@ def wait_for_step(user: Account, name: str, output: Path, step: int) -> None:
     wait_until(lambda: log.update().step >= step, lambda: user.pfc("logs", name).out)
 
 
+def start_sooner(slurm: Cluster, user: Account, name: str, job: str) -> None:
+    """Once it is queued again, where Slurm would have it wait for two minutes: as the user is told to."""
+
+    def waits() -> bool:
+        return slurm.ask("squeue", "--noheader", f"--jobs={job}", "--format=%T %r").split() == ["PENDING", "BeginTime"]
+
+    wait_until(waits, lambda: user.pfc("logs", name).out)
+    status = user.status(name)
+    assert status["state"] == "waiting"
+    advice = str(status["detail"]).partition("(BeginTime); sooner: ")[2]
+    assert advice == f"scontrol update jobid={job} starttime=now"
+    slurm.ask(*advice.split())
+
+
 def test_killed_ranks_are_started_again_here_and_then_from_the_queue(
     slurm: Cluster, user: Account, faces: Path, tmp_path: Path
 ) -> None:
@@ -70,10 +84,7 @@ def test_killed_ranks_are_started_again_here_and_then_from_the_queue(
         assert b'NOTE=it\'s 1 "note"' in Path(f"/proc/{lost}/environ").read_bytes().split(b"\0")
         os.kill(lost, signal.SIGKILL)
     assert "a run called 'two-nodes' is " in user.refused(*submit)
-    wait_until(lambda: user.status("two-nodes")["state"] == "waiting", lambda: user.pfc("logs", "two-nodes").out)
-    advice = str(user.status("two-nodes")["detail"]).partition("BeginTime); sooner: ")[2]
-    assert advice.startswith("scontrol update "), user.status("two-nodes")
-    slurm.ask(*advice.split())
+    start_sooner(slurm, user, "two-nodes", job)
     status = user.wait_until_ended("two-nodes")
     told = user.done("logs", "two-nodes", "--follow")
     assert (status["state"], status["exit_code"]) == ("done", 0), told
@@ -86,6 +97,25 @@ def test_killed_ranks_are_started_again_here_and_then_from_the_queue(
     assert "continuing at step" not in of_second
     assert (output / "checkpoints" / "step_00000060").is_dir()
     assert "is not running: done" in user.refused("cancel", "two-nodes")
+
+
+def test_a_node_that_fails(slurm: Cluster, user: Account, faces: Path, tmp_path: Path) -> None:
+    """Slurm ends the job on all nodes, and queues it again itself."""
+    output = tmp_path / "out"
+    config = write_run(tmp_path / "run.toml", output=output, faces=faces, steps=50_000)
+    user.done("submit", "slurm", config, "--nodes", "2")
+    log = RankLog(output / "logs" / "rank_0000.jsonl")
+    wait_until(lambda: log.update().step >= 7, lambda: user.pfc("logs", "out").out)
+    job = slurm.ask("squeue", "--noheader", "--name=out", "--format=%A").strip()
+    slurm.ask("scontrol", "update", "nodename=n2", "state=down", "reason=test")
+    try:
+        start_sooner(slurm, user, "out", job)
+    finally:
+        slurm.ask("scontrol", "update", "nodename=n2", "state=idle")
+    wait_until(lambda: log.update().starts == 2 and log.step >= 8, lambda: user.pfc("logs", "out").out)
+    assert "DUE TO NODE FAILURE" in user.done("logs", "out")
+    user.done("cancel", "out")
+    assert user.wait_until_ended("out")["state"] == "cancelled"
 
 
 def test_cancelled_it_stays_out_of_the_queue(slurm: Cluster, user: Account, faces: Path, tmp_path: Path) -> None:
