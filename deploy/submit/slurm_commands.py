@@ -1,11 +1,10 @@
 """Slurm's own programs, and what they complain of, in one line."""
 
-import os
 import re
 import subprocess
 from collections.abc import Sequence
-from pathlib import Path
 
+from deploy.submit.environment import missing_slurm_settings
 from deploy.submit.errors import SubmitError
 
 SECONDS = 60.0
@@ -15,9 +14,8 @@ _INVALID_JOB = "Invalid job id"
 
 def slurm(words: Sequence[str], *, content: str | None = None) -> str:
     """What the program prints; content: for it to read. Raises SubmitError, one line."""
-    settings = os.environ.get("SLURM_CONF", "")
-    if settings and not Path(settings).is_file():  # Slurm's programs would look for it for a minute
-        raise SubmitError(f"SLURM_CONF={settings}: there is no such file; mend it, or unset it")
+    if path := missing_slurm_settings():
+        raise SubmitError(f"SLURM_CONF={path}: there is no such file; mend it, or unset it")
     try:
         done = subprocess.run(words, input=content or "", capture_output=True, text=True, timeout=SECONDS, check=False)
     except FileNotFoundError:
