@@ -46,6 +46,16 @@ def wait_for_step(user: Account, name: str, output: Path, step: int) -> None:
     wait_until(lambda: log.update().step >= step, lambda: user.pfc("logs", name).out)
 
 
+def ended(slurm: Cluster, user: Account, name: str) -> dict[str, object]:
+    """Its status once it has: Slurm is asked until then, whose programs need no time of the processor."""
+    wait_until(
+        lambda: slurm.ask("squeue", "--noheader", f"--name={name}", "--format=%T") == "",
+        lambda: user.pfc("logs", name).out,
+        deadline_seconds=200,
+    )
+    return user.wait_until_ended(name)
+
+
 def start_sooner(slurm: Cluster, user: Account, name: str, job: str) -> None:
     """Once it is queued again, where Slurm would have it wait for two minutes: as the user is told to."""
 
@@ -85,7 +95,7 @@ def test_killed_ranks_are_started_again_here_and_then_from_the_queue(
         os.kill(lost, signal.SIGKILL)
     assert "a run called 'two-nodes' is " in user.refused(*submit)
     start_sooner(slurm, user, "two-nodes", job)
-    status = user.wait_until_ended("two-nodes")
+    status = ended(slurm, user, "two-nodes")
     told = user.done("logs", "two-nodes", "--follow")
     assert (status["state"], status["exit_code"]) == ("done", 0), told
     assert "pfc slurm: failure 1 of at most 3: started again on the same nodes" in told
@@ -115,7 +125,7 @@ def test_a_node_that_fails(slurm: Cluster, user: Account, faces: Path, tmp_path:
     wait_until(lambda: log.update().starts == 2 and log.step >= 8, lambda: user.pfc("logs", "out").out)
     assert "DUE TO NODE FAILURE" in user.done("logs", "out")
     user.done("cancel", "out")
-    assert user.wait_until_ended("out")["state"] == "cancelled"
+    assert ended(slurm, user, "out")["state"] == "cancelled"
 
 
 def test_cancelled_it_stays_out_of_the_queue(slurm: Cluster, user: Account, faces: Path, tmp_path: Path) -> None:
@@ -124,7 +134,7 @@ def test_cancelled_it_stays_out_of_the_queue(slurm: Cluster, user: Account, face
     user.done("submit", "slurm", config, "--nodes", "2", "--set", "checkpoint.every_steps=0")
     wait_for_step(user, "out", output, 2)
     assert "asked to stop" in user.done("cancel", "out")
-    status = user.wait_until_ended("out")
+    status = ended(slurm, user, "out")
     assert (status["state"], status["exit_code"]) == ("cancelled", 75), user.pfc("logs", "out").out
     assert len(list((output / "checkpoints").glob("step_*"))) == 1
     assert slurm.ask("squeue", "--noheader", "--name=out") == ""
@@ -142,17 +152,19 @@ def test_before_its_time_limit_it_goes_back_into_the_queue(
     job = slurm.ask("squeue", "--noheader", "--name=out", "--format=%A").strip()
     assert "TimeLimit=00:30:00" in slurm.ask("scontrol", "show", "job", job)
     slurm.ask("scancel", "--batch", "--signal=USR1", job)
-    wait_until(lambda: user.status("out")["state"] == "waiting", lambda: user.pfc("logs", "out").out)
+    waiting = ("squeue", "--noheader", "--name=out", "--states=PENDING", "--format=%r")
+    wait_until(lambda: slurm.ask(*waiting) == "BeginTime\n", lambda: user.pfc("logs", "out").out)
+    assert user.status("out")["state"] == "waiting"
     assert "stopped with code 75 before the time limit: Slurm queues it again" in user.done("logs", "out")
     assert len(list((output / "checkpoints").glob("step_*"))) == 1
     assert "is taken from Slurm" in user.done("cancel", "out")
-    assert user.wait_until_ended("out")["state"] == "cancelled"
+    assert ended(slurm, user, "out")["state"] == "cancelled"
 
 
-def test_bad_input_is_not_queued_again(user: Account, faces: Path, tmp_path: Path) -> None:
+def test_bad_input_is_not_queued_again(slurm: Cluster, user: Account, faces: Path, tmp_path: Path) -> None:
     config = write_run(tmp_path / "run.toml", output=tmp_path / "out", faces=faces)
     user.done("submit", "slurm", config, "--no-data", "--set", f"data.records={tmp_path / 'absent.rec'}")
-    status = user.wait_until_ended("out")
+    status = ended(slurm, user, "out")
     assert (status["state"], status["exit_code"]) == ("bad input", 2), user.pfc("logs", "out").out
     assert "absent.rec" in user.done("logs", "out")
 
@@ -162,6 +174,11 @@ def test_refused_by_slurm(slurm: Cluster, user: Account, faces: Path, tmp_path: 
     submit = ("submit", "slurm", config)
     assert "--queue nope: Slurm has no such partition; it has closed, main" in user.refused(*submit, "--queue", "nope")
     assert "this user may not" in user.refused(*submit, "--queue", "closed")
+    assert user.done("status") == "no run was submitted from here\n"
+    user.done(*submit, "--nodes", "3")
+    told = "the partition does not have what it asks for"
+    wait_until(lambda: told in str(user.status("out")["detail"]), lambda: str(user.status("out")))
+    user.done("cancel", "out")
     working = Path(slurm.settings["SLURM_CONF"]).read_text()
     elsewhere = tmp_path / "slurm.conf"
     elsewhere.write_text(re.sub(r"(?m)^SlurmctldPort=.*", f"SlurmctldPort={free_port()}", working))
@@ -169,4 +186,3 @@ def test_refused_by_slurm(slurm: Cluster, user: Account, faces: Path, tmp_path: 
     assert "Slurm's controller does not answer" in user.refused(*submit, code=1)
     user.settings["SLURM_CONF"] = str(tmp_path / "absent.conf")
     assert "absent.conf: there is no such file; mend it, or unset it" in user.refused(*submit)
-    assert user.done("status") == "no run was submitted from here\n"
