@@ -12,7 +12,7 @@ pip() { /opt/pfc/bin/python -m pip --disable-pip-version-check "$@"; }
 case $1 in
     requirements)
         python3 /build/requirements.py /build/pyproject.toml "$2" > /build/requirements.txt
-        pip install --no-compile --requirement /build/requirements.txt setuptools
+        pip install --requirement /build/requirements.txt setuptools
         # Tests of torch, NumPy, SymPy, ...: 0.2 GB that no run reads. torch_shm_manager is no test.
         site=$(/opt/pfc/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
         find "$site/torch/bin" -type f ! -name torch_shm_manager -delete
@@ -20,8 +20,6 @@ case $1 in
         for package in matplotlib mpmath networkx numpy sympy; do
             find "$site/$package" -type d -name tests -prune -exec rm -rf {} +
         done
-        # Where a container may write nothing, Python would compile them at each start. Some are for newer Pythons.
-        /opt/pfc/bin/python -m compileall -qq -j 0 "$site" || true
         ;;
     project)
         # The index decides which torch comes, and nothing else would say so before a run does.
