@@ -21,6 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run this node's part of a job; returns its exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     with Relay() as relay:
+        # What the ranks have to say when a rank is lost, they say in one line; the C++ libraries would add pages. They
+        # read this when they are loaded, here and in the workers.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
         # Importing torch takes seconds, in which a signal must be heard already.
         from deploy.launch.elastic import attempt, read_job
         from deploy.launch.last_words import tell_other_nodes
@@ -41,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 break
             if number < job.restarts:
                 say(f"restart {number + 1} of {job.restarts}")
-        if job.nodes > 1 and code in (FAILURE, BAD_INPUT):
+        # The first node's store has ended with its workers: the others notice that.
+        if job.node_rank > 0 and code in (FAILURE, BAD_INPUT):
             tell_other_nodes(f"node {job.node_rank} failed: {reason}", code, master=job.master, absent=job.workers)
         return code
 

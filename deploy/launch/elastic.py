@@ -12,6 +12,7 @@ from torch.distributed.run import determine_local_world_size, get_args_parser, p
 
 from deploy.launch.exit_codes import described
 from deploy.launch.network import interface_towards
+from deploy.launch.relay import say
 
 DEFAULT_PORT = 29500
 CHECKPOINT_SECONDS = 600  # between a signal and SIGKILL, unless --shutdown-timeout says otherwise
@@ -73,7 +74,10 @@ def attempt(job: Job) -> tuple[dict[int, int] | None, str]:
 
 def _check(parsed: Namespace, arguments: Sequence[str]) -> tuple[int, int]:
     """Number of nodes, and of workers on each. Raises ValueError, one line, for what cannot work."""
-    fewest, nodes = parse_min_max_nnodes(parsed.nnodes)
+    try:
+        fewest, nodes = parse_min_max_nnodes(parsed.nnodes)
+    except ValueError:
+        raise UsageError(f"--nnodes {parsed.nnodes}: give a number") from None
     workers = determine_local_world_size(parsed.nproc_per_node)
     if fewest != nodes or nodes < 1:
         raise UsageError(f"--nnodes {parsed.nnodes}: give one number; a run needs all its nodes")
@@ -107,10 +111,10 @@ def _prepare(parsed: Namespace, nodes: int, workers: int) -> None:
         interface = interface_towards(parsed.master_addr, parsed.master_port)
         if interface is not None:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+        else:  # perhaps its name is known in a moment; torch tries on for ten minutes
+            say(f"--master-addr {parsed.master_addr}: this machine finds no way there yet, and waits for it")
     if workers > 1:
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does, without its banner
-    # What the ranks have to say when a rank is lost, they say in one line; the C++ libraries would add pages.
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     if parsed.shutdown_timeout is None:
         parsed.shutdown_timeout = int(os.environ.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", CHECKPOINT_SECONDS))
     parsed.signals_to_handle = "SIGQUIT"  # the others are the relay's

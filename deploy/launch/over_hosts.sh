@@ -13,10 +13,16 @@
 # Needs bash 5.1 here. PYTHON (default: python), PORT (default: 29500), SSH (default: ssh -o BatchMode=yes -o ServerAliveInterval=15).
 set -uo pipefail
 
-if [ $# -ne 2 ] || [ ! -r "$1" ]; then
-    echo "usage: $0 HOSTFILE RUN.toml, with a HOSTFILE that can be read" >&2
+if [ $# -ne 2 ]; then
+    echo "usage: $0 HOSTFILE RUN.toml" >&2
     exit 2
 fi
+for file in "$@"; do
+    if [ ! -r "$file" ]; then
+        echo "$0: $file: no such file here, or it cannot be read" >&2
+        exit 2
+    fi
+done
 config=$(realpath "$2")
 read -r -a ssh <<< "${SSH:-ssh -o BatchMode=yes -o ServerAliveInterval=15}"
 

@@ -24,6 +24,10 @@ if [ $# -ne 5 ]; then
     echo "usage: $0 RUN.toml GLOBAL_BATCH RANKS_PER_NODE MIN:MAX FIRST_NODE:PORT" >&2
     exit 2
 fi
+if [ ! -r "$1" ]; then
+    echo "$0: $1: no such file here, or it cannot be read" >&2 # before the nodes wait for each other
+    exit 2
+fi
 export PFC_CONFIG=$1 PFC_GLOBAL_BATCH=$2 PFC_PYTHON=${PYTHON:-python}
 
 # Between SIGTERM and SIGKILL: a checkpoint must fit (torchrun's own default is 30 s).

@@ -15,6 +15,10 @@ if [ $# -lt 5 ] || [ $# -gt 6 ]; then
     echo "$usage" >&2
     exit 2
 fi
+if [ ! -r "$1" ]; then
+    echo "$0: $1: no such file here, or it cannot be read" >&2 # before the nodes wait for each other
+    exit 2
+fi
 
 # What torchrun reads from the environment: --nnodes, --nproc-per-node, --node-rank, --master-addr, --master-port.
 export PET_NNODES=$2 PET_NPROC_PER_NODE=$3 PET_NODE_RANK=$4 PET_MASTER_ADDR=$5 PET_MASTER_PORT=${6:-29500}

@@ -16,6 +16,7 @@ from data_pipeline.pending_file import write_file
 from deploy.submit.docker_commands import DockerOptions, make_network, script, start_nodes, user, words
 from deploy.submit.docker_engine import docker, is_of_another_machine
 from deploy.submit.docker_folders import check_folders, config_file, output_folder
+from deploy.submit.docker_image import check_image, check_run
 from deploy.submit.docker_logs import merged_lines
 from deploy.submit.docker_nodes import Node, nodes_of, status_of
 from deploy.submit.errors import SubmitError
@@ -23,7 +24,6 @@ from deploy.submit.job import Job
 from deploy.submit.target import Status, Target
 
 _USER = re.compile(r"\d+:\d+")
-_HAS_THE_PACKAGE = "import trainer, deploy.launch"
 STOP_SECONDS = 60.0  # for the engine, beyond the containers' own time
 
 
@@ -76,11 +76,10 @@ class DockerTarget:
     def submit(self, job: Job) -> str:
         """Start the containers; those of an earlier start of this run, all ended, make room for them."""
         self.check(job)
-        assert job.image is not None, "it is checked"
         former = nodes_of(job.name)
         if any(not node.has_ended for node in former):
             raise SubmitError(f"{job.name} is {status_of(former).state}: cancel it first, or choose another name")
-        self._check_image(job.image)
+        check_image(job)
         self._write_config(job)
         _remove(job.name, former)
         started: list[str] = []
@@ -136,27 +135,27 @@ class DockerTarget:
                 f"DOCKER_HOST={host} is another machine, which does not see this one's folders: submit there"
             )
 
-    def _check_image(self, image: str) -> None:
-        docker("image", "inspect", "--format", "{{.Id}}", image)
-        probe = ("run", "--rm", "--network", "none", "--pull", "never", "--entrypoint", "python", image)
-        try:
-            docker(*probe, "-c", _HAS_THE_PACKAGE)
-        except SubmitError as error:
-            raise SubmitError(
-                f"image {image} cannot run pfc ({error}); build it from docker/Dockerfile", error.code
-            ) from None
-
     def _write_config(self, job: Job) -> None:
-        folder = output_folder(job)
+        """And have the image's trainer check it where it lies; what it refuses does not stay."""
+        folder, config = output_folder(job), config_file(job)
+        is_new = not folder.exists()
+        former = config.read_bytes() if config.exists() else None
         try:
-            if not folder.exists():
+            if is_new:
                 uid, _, gid = user(job, self._options).partition(":")
                 folder.mkdir(parents=True)
                 if os.getuid() == 0:
                     os.chown(folder, int(uid), int(gid))
-            write_file(config_file(job), job.config_text)
+            write_file(config, job.config_text)
         except OSError as error:
             raise SubmitError(f"run.output {folder}: {error.strerror or error}; make it, writable for you") from None
+        try:
+            check_run(job, self._options)
+        except BaseException:
+            config.unlink() if former is None else write_file(config, former.decode())
+            if is_new:
+                folder.rmdir()
+            raise
 
 
 def _serves_itself_alone(job: Job) -> bool:

@@ -47,6 +47,18 @@ def start_nodes(job: Job, options: DockerOptions) -> list[Command]:
     return [_start_node(job, options, node) for node in range(job.nodes)]
 
 
+def look_inside(job: Job, options: DockerOptions, *python: str) -> Command:
+    """Python with these words in a container of the image, as the run's own see this machine, but for its network."""
+    assert job.image is not None, "it is checked"
+    return [
+        ("docker", "run", "--rm", "--pull", "never", "--network", "none"),
+        ("--user", user(job, options), "--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
+        ("--read-only", "--tmpfs", "/tmp:exec,mode=1777"),
+        *_mounts(job),
+        ("--entrypoint", "python", job.image, *python),
+    ]
+
+
 def script(job: Job, options: DockerOptions) -> str:
     """All of it for ``sh``: makes the folder, writes the configuration, starts the nodes."""
     folder = output_folder(job)

@@ -46,3 +46,9 @@ def for_a_launcher(
     dropped = set(without)
     kept = {key: value for key, value in environment.items() if not _LAUNCHERS.fullmatch(key) and key not in dropped}
     return kept | dict(changes)
+
+
+def missing_slurm_settings() -> str:
+    """SLURM_CONF where it names no file, for which Slurm's programs would look for a minute; else ""."""
+    path = os.environ.get("SLURM_CONF", "")
+    return path if path and not Path(path).is_file() else ""

@@ -29,6 +29,17 @@ WAITING = (
     "RESV_DEL_HOLD",
 )
 ACTIVE = ("RUNNING", "COMPLETING", "STAGE_OUT", "SIGNALING", "STOPPED", "RESIZING")
+_TOO_MUCH = (
+    "the partition does not have what it asks for, and it waits for ever: cancel it, ask for less or another --queue"
+)
+ADVICE = {  # by Slurm's reason for which a job waits
+    # Above all of a job that is queued again, which Slurm keeps waiting for two minutes; its owner need not.
+    "BeginTime": "sooner: scontrol update jobid={job} starttime=now",
+    "PartitionConfig": _TOO_MUCH,
+    "PartitionNodeLimit": _TOO_MUCH,
+    "PartitionTimeLimit": _TOO_MUCH,
+    "BadConstraints": _TOO_MUCH,
+}
 OF_CODES = {0: "done", 2: "bad input", 75: "stopped"}
 NOTE = "slurm.json"
 _LABELLED = re.compile(r" *(\d+): (.*)", re.DOTALL)
@@ -120,7 +131,8 @@ class SlurmTarget:
         state, detail = self._state(note.job)
         where = f"job {note.job}{detail}"
         if state in WAITING:
-            return Status("waiting", where)
+            advice = ADVICE.get(detail.strip(" ()"), "").format(job=note.job)
+            return Status("waiting", f"{where}; {advice}" if advice else where)
         if state in ACTIVE:
             return Status("running", where)
         told = _told(folder, note.job)

@@ -4,6 +4,7 @@ import re
 import subprocess
 from collections.abc import Sequence
 
+from deploy.submit.environment import missing_slurm_settings
 from deploy.submit.errors import SubmitError
 
 SECONDS = 60.0
@@ -13,6 +14,8 @@ _INVALID_JOB = "Invalid job id"
 
 def slurm(words: Sequence[str], *, content: str | None = None) -> str:
     """What the program prints; content: for it to read. Raises SubmitError, one line."""
+    if path := missing_slurm_settings():
+        raise SubmitError(f"SLURM_CONF={path}: there is no such file; mend it, or unset it")
     try:
         done = subprocess.run(words, input=content or "", capture_output=True, text=True, timeout=SECONDS, check=False)
     except FileNotFoundError:

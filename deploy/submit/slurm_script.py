@@ -1,8 +1,9 @@
 """The batch script of a run: what ``sbatch`` is given, whole, and what ``--dry-run`` prints.
 
 Slurm starts it on the first node of each allocation. It starts one launcher on every node, and when they have ended it
-decides whether Slurm is to queue the run again. It carries the configuration itself: what is edited after a run was
-submitted does not touch it, however often it is queued again.
+decides what comes next: after a failure the same nodes have a second chance, after another one, or a stop, Slurm is to
+queue the run again. It carries the configuration itself: what is edited after a run was submitted does not touch it,
+however often it starts again.
 """
 
 import re
@@ -31,6 +32,7 @@ _BODY = """\
 folder=@folder@
 failures_file=$folder/$SLURM_JOB_ID.failures
 max_restarts=@max_restarts@
+failures=${SLURM_RESTART_COUNT:-0}
 say() { echo "pfc slurm: $*"; }
 tell() { echo "$*" > "$folder/$SLURM_JOB_ID.ended"; }  # for pfc status
 
@@ -59,30 +61,40 @@ node=$(cat <<'END_OF_NODE'
 END_OF_NODE
 )
 say "start $((${SLURM_RESTART_COUNT:-0} + 1)) on $SLURM_JOB_NODELIST"
-srun @srun@ bash -c "$node" &
-step=$!
-while true; do  # a signal ends wait, but not the step
-    wait "$step"
-    code=$?
-    kill -0 "$step" 2> /dev/null || break
-done
-case $code in 0) code=0 ;; 10) code=75 ;; 12) code=2 ;; *) code=1 ;; esac
+here=''  # whether these nodes have had their second chance
+while true; do
+    srun @srun@ bash -c "$node" &
+    step=$!
+    [ -z "$cancelled$out_of_time" ] || kill "$step"  # asked before there was a step
+    while true; do  # a signal ends wait, but not the step
+        wait "$step"
+        code=$?
+        kill -0 "$step" 2> /dev/null || break
+    done
+    step=''
+    case $code in 0) code=0 ;; 10) code=75 ;; 12) code=2 ;; *) code=1 ;; esac
 
-again=''
-if [ "$code" = 0 ] || [ "$code" = 2 ] || [ -n "$cancelled" ]; then
-    say "ended with code $code${cancelled:+, cancelled}"
-elif [ "$code" = 75 ] || [ -n "$out_of_time" ]; then
-    again="stopped with code $code${out_of_time:+ before the time limit}"
-else
-    failures=${SLURM_RESTART_COUNT:-0}
-    [ ! -d "$folder" ] || failures=$(cat "$failures_file" 2> /dev/null || echo 0)
-    if [ "$failures" -lt "$max_restarts" ]; then
-        [ ! -d "$folder" ] || echo $((failures + 1)) > "$failures_file"
-        again="failure $((failures + 1)) of at most $max_restarts"
-    else
-        say "failed, after $failures restarts"
+    again=''
+    if [ "$code" = 0 ] || [ "$code" = 2 ] || [ -n "$cancelled" ]; then
+        say "ended with code $code${cancelled:+, cancelled}"
+        break
+    elif [ "$code" = 75 ] || [ -n "$out_of_time" ]; then
+        again="stopped with code $code${out_of_time:+ before the time limit}"
+        break
     fi
-fi
+    [ ! -d "$folder" ] || failures=$(cat "$failures_file" 2> /dev/null || echo 0)
+    if [ "$failures" -ge "$max_restarts" ]; then
+        say "failed, after $failures restarts"
+        break
+    fi
+    failures=$((failures + 1))
+    [ ! -d "$folder" ] || echo "$failures" > "$failures_file"
+    again="failure $failures of at most $max_restarts"
+    [ -z "$here" ] || break  # perhaps other nodes do better
+    # Here it goes on at once; from the queue after two minutes at best, and maybe behind others.
+    say "$again: started again on the same nodes"
+    here=yes
+done
 if [ -n "$again" ]; then
     say "$again: Slurm queues it again"
     trap '' TERM USR1

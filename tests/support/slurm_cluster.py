@@ -78,11 +78,6 @@ class Cluster:
         assert done.returncode == 0, (words, done.stderr, self.logs())
         return done.stdout
 
-    def start_queued_now(self) -> None:
-        """A job that is queued again waits for two minutes; an operator may shorten that."""
-        for job in self.ask("squeue", "--noheader", "--states=PENDING", "--format=%A").split():
-            self.ask("scontrol", "update", f"jobid={job}", "starttime=now")
-
     def logs(self) -> str:
         return "\n".join(path.read_text(errors="replace")[-3000:] for path in sorted(self.folder.glob("*.log")))
 

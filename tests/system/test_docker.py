@@ -1,10 +1,13 @@
-"""A real Docker engine, the image of docker/Dockerfile on it, and runs sent there as ``pfc submit docker`` sends them.
+"""A real Docker engine, the images of docker/ on it, and runs sent there as ``pfc submit docker`` sends them.
 
 One run goes through most of it: each test finds it where the one before has left it.
 """
 
+import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -45,6 +48,7 @@ pytestmark = [
 ]
 
 IMAGE = "pfc:test"
+GPU_IMAGE = "pfc:gpu-test"
 STEPS = 40
 OWNER = 12345
 METRICS = '[metrics]\nport = 9500\naddress = "0.0.0.0"\n'
@@ -104,7 +108,10 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         with docker_engine(place, driver, network="host") as host:
             patch.setenv("DOCKER_HOST", host)
             import_base(tmp_path_factory.mktemp("base"))
-            build(build_context(sources), IMAGE, {"BASE_IMAGE": BASE, "EXTRAS": "", "PIP_NO_INDEX": "1"})
+            arguments = {"BASE_IMAGE": BASE, "PIP_NO_INDEX": "1"}
+            build(build_context(sources), IMAGE, arguments, file="docker/Dockerfile.cpu")
+            # Every line of the file for GPUs, with a torch that can be had here; all layers are there already.
+            build(sources, GPU_IMAGE, arguments | {"EXTRAS": "", "TORCH": "cpu"}, file="docker/Dockerfile")
         with docker_engine(place, driver, network="own"):
             yield sources
     for folder in (sources, place):  # gigabytes, which pytest would keep of three runs
@@ -137,13 +144,71 @@ def the_run(context: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run(job, faces, runs / "out")
 
 
-def test_the_image_is_small_and_not_roots(context: Path) -> None:
-    found = docker(
-        "run", "--rm", "--network", "none", "--read-only", IMAGE, "sh", "-c", "id -u; which g++ gcc cc pip; :"
-    )
-    assert found == "10001"
-    compiled = "from partial_fc.native_library import available; print(available())"
-    assert docker("run", "--rm", "--network", "none", "--read-only", IMAGE, "python", "-c", compiled) == "True"
+INSIDE = """
+import json, os, shutil
+from importlib.metadata import distributions
+from data_pipeline import native_library
+from partial_fc import native_library as kernels
+print(json.dumps({
+    "user": os.getuid(),
+    "tools": [each for each in ("g++", "gcc", "cc", "pip") if shutil.which(each)],
+    "kernels": [kernels.available(), native_library.available()],
+    "versions": {each.name: each.version.partition("+")[0] for each in distributions()},
+}))
+"""
+
+
+def test_the_image_is_small_pinned_and_not_roots(context: Path) -> None:
+    found = json.loads(docker("run", "--rm", "--network", "none", "--read-only", IMAGE, "python", "-c", INSIDE))
+    assert (found["user"], found["tools"], found["kernels"]) == (10001, [], [True, True])
+    lines = (context / "constraints.txt").read_text().splitlines()
+    pins = {canonical(name): version for name, _, version in (line.partition("==") for line in lines)}
+    versions = {canonical(name): version for name, version in found["versions"].items() if name != "pfc"}
+    assert versions == {name: pins.get(name) for name in versions}
+    assert int(docker("inspect", "--format", "{{.Size}}", IMAGE)) < 1.25e9
+
+
+def test_the_image_for_gpus_is_the_same_and_asks_for_the_driver(context: Path) -> None:
+    """What of it can be known without CUDA."""
+    layers = [json.loads(docker("inspect", "--format", "{{json .RootFS.Layers}}", each)) for each in (IMAGE, GPU_IMAGE)]
+    assert layers[0] == layers[1]
+    told = [json.loads(docker("inspect", "--format", "{{json .Config}}", each)) for each in (IMAGE, GPU_IMAGE)]
+    told[0]["Env"].append("NVIDIA_DRIVER_CAPABILITIES=compute,utility,video")
+    for key in ("Env", "Cmd", "User", "WorkingDir", "Healthcheck"):
+        assert told[0][key] == told[1][key]
+
+
+def test_a_torch_of_the_wrong_kind_is_no_image(context: Path) -> None:
+    told = failing(
+        "build", "--network", "host", "--file", "docker/Dockerfile", "--build-arg", f"BASE_IMAGE={BASE}",
+        "--build-arg", "PIP_NO_INDEX=1", "--build-arg", "EXTRAS=", ".", cwd=context,
+    )  # fmt: skip
+    assert "is built for cpu, not for cuda: see docker/README.md, Build" in told
+
+
+def test_the_health_check_of_a_running_container(the_run: Run, tmp_path: Path) -> None:
+    """As docker/README.md starts one by hand, and asked more often than every 30 s."""
+    healthy = the_run.like("healthy", steps=100_000)
+    (tmp_path / "run.toml").write_text(healthy.job.config_text)
+    volumes = {tmp_path / "run.toml": "/etc/pfc/run.toml:ro", the_run.faces: "/data:ro", healthy.output.parent: "/runs"}
+    docker(
+        "run", "--detach", "--name", "healthy", "--network", "none", "--init", "--read-only", "--tmpfs", "/tmp:exec",
+        "--shm-size", "1g", "--stop-timeout", "120", "-e", "PET_NPROC_PER_NODE=2", "--user", f"{OWNER}:{OWNER}",
+        "--health-interval", "1s", "--health-start-period", "2m", "--health-retries", "2",
+        *(word for source, target in volumes.items() for word in ("-v", f"{source}:{target}")), IMAGE,
+    )  # fmt: skip
+
+    def health() -> str:
+        return docker("inspect", "--format", "{{.State.Health.Status}}", "healthy")
+
+    wait_until(lambda: health() == "healthy")
+    ranks = [
+        line.split() for line in docker("top", "healthy", "-eo", "pid,args").splitlines() if "trainer train" in line
+    ]
+    os.kill(int(ranks[-1][0]), signal.SIGSTOP)  # a rank that no longer answers
+    wait_until(lambda: health() == "unhealthy")
+    assert "local rank 1: " in docker("inspect", "--format", "{{json .State.Health.Log}}", "healthy")
+    docker("rm", "--force", "healthy")
 
 
 def test_one_container_is_stopped_and_both_end_with_a_checkpoint(the_run: Run) -> None:
@@ -203,20 +268,38 @@ def test_a_long_run_is_looked_at_and_cancelled(the_run: Run) -> None:
 
 def test_a_deadline_stops_it_as_a_person_would(the_run: Run) -> None:
     late = the_run.like("late", steps=100_000)
-    TARGET().submit(replace(late.job, nodes=1, ranks_per_node=2, deadline_seconds=20))
+    TARGET().submit(replace(late.job, nodes=1, ranks_per_node=2, deadline_seconds=12))
     wait_until(lambda: TARGET().status("late").state != "running")
     assert TARGET().status("late").state == "stopped", list(TARGET().logs("late"))
     TARGET().cancel("late")
 
 
-def test_bad_input_is_told_as_such(the_run: Run) -> None:
-    bad = the_run.like("bad", steps=STEPS).job
-    text = bad.config_text.replace("[data]", "[data]\nnum_identities = 1")
-    TARGET().submit(replace(bad, config_text=text, nodes=1))
+def test_bad_input_is_told_before_or_after(the_run: Run) -> None:
+    """The command has the image's trainer check the run first; its script does not."""
+    bad = the_run.like("bad", steps=STEPS)
+    job = replace(bad.job, config_text=bad.job.config_text.replace("[data]", "[data]\nnum_identities = 1"), nodes=1)
+    with pytest.raises(SubmitError, match=rf"^in a container of {IMAGE}: .*num_identities") as refused:
+        TARGET().submit(job)
+    assert refused.value.code == 2
+    assert nothing_is_left("bad")
+    assert not list(bad.output.parent.glob("bad*"))
+    subprocess.run(["sh"], input=TARGET().render(job), text=True, check=True, timeout=60)
     wait_until(lambda: TARGET().status("bad").state != "running")
     status = TARGET().status("bad")
     assert (status.state, status.exit_code) == ("bad input", 2), list(TARGET().logs("bad"))
     TARGET().cancel("bad")
+
+
+def test_an_image_without_a_library_that_the_run_needs(the_run: Run) -> None:
+    text = the_run.job.config_text
+    for changed, missing_one in (
+        (text.replace('decoder = "cpu"', 'decoder = "dali"'), "nvidia.dali"),
+        (text.replace("[log]", "[log]\ntensorboard = true"), "tensorboard"),
+    ):
+        assert changed != text
+        with pytest.raises(SubmitError, match=rf"^image {IMAGE} has no {missing_one}, which "):
+            TARGET().submit(replace(the_run.job, name="lacking", config_text=changed))
+    assert nothing_is_left("lacking")
 
 
 def test_what_the_engine_refuses_is_one_line_and_leaves_nothing(the_run: Run) -> None:
@@ -243,7 +326,7 @@ def test_what_the_engine_refuses_is_one_line_and_leaves_nothing(the_run: Run) ->
 
 def test_ports_of_this_machine_that_are_taken(the_run: Run) -> None:
     target = TARGET(DockerOptions(publish_metrics=True))
-    ports = replace(the_run.job, name="ports", nodes=1)
+    ports = replace(the_run.job, name="ports", nodes=1, ranks_per_node=2)
     docker("network", "create", "taker")
     docker(
         "run",
@@ -324,6 +407,9 @@ def test_compose_shows_a_run_to_prometheus(context: Path, the_run: Run, tmp_path
 
     resolved = yaml.safe_load(compose("config"))["services"]
     assert resolved.keys() == {"trainer", "prometheus", "grafana"}
+    with_gpus = yaml.safe_load(compose("-f", str(context / "docker/compose.gpu.yaml"), "config"))["services"]["trainer"]
+    assert with_gpus["deploy"]["resources"]["reservations"]["devices"][0]["capabilities"] == ["gpu"]
+    assert with_gpus["command"] == resolved["trainer"]["command"]
     try:
         compose("up", "--detach", "--no-build", "trainer", "prometheus")
         server = compose("ps", "--quiet", "prometheus").strip()
@@ -349,8 +435,12 @@ def nothing_is_left(name: str) -> bool:
     return not containers and not docker("network", "ls", "--quiet", "--filter", f"label=pfc.name={name}")
 
 
-def failing(*words: str) -> str:
+def failing(*words: str, cwd: Path | None = None) -> str:
     """What a docker command that must fail says."""
-    done = subprocess.run(["docker", *words], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(["docker", *words], cwd=cwd, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode != 0
-    return done.stderr
+    return done.stdout + done.stderr
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

@@ -58,6 +58,22 @@ def test_without_arguments_they_say_what_they_want(name: str, tmp_path: Path) ->
     assert finished.err.startswith("usage: ")
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("torchrun_static.sh", ("absent.toml", 2, 1, 0, "127.0.0.1")),
+        ("torchrun_elastic.sh", ("absent.toml", 16, 1, "1:2", "127.0.0.1:29500")),
+        ("over_hosts.sh", ("absent.hosts", "absent.toml")),
+    ],
+)
+def test_a_file_that_is_not_there_is_told_before_nodes_wait_for_each_other(
+    name: str, arguments: tuple[object, ...], tmp_path: Path
+) -> None:
+    finished = run(script(name, *arguments), cwd=tmp_path, deadline_seconds=10)
+    assert finished.code == 2
+    assert f"{arguments[0]}: no such file here, or it cannot be read" in finished.err
+
+
 def test_static_nodes(faces: Path, tmp_path: Path) -> None:
     config = write_run(tmp_path / "run.toml", output=tmp_path / "out", faces=faces, steps=8)
     port = free_port()

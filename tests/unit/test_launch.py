@@ -80,7 +80,7 @@ def test_description_of_what_happened() -> None:
     ("arguments", "message"),
     [
         (["--nnodes", "1:2"], "--nnodes 1:2: give one number"),
-        (["--nnodes", "many"], "invalid literal"),
+        (["--nnodes", "many"], "--nnodes many: give a number"),
         (["--nproc-per-node", "some"], "Unsupported nproc_per_node value: some"),
         (["--max-restarts", "-1"], "--max-restarts -1: give 0 or more"),
         (["--nnodes", "2"], "several nodes need the address of the first: --master-addr, or PET_MASTER_ADDR"),
