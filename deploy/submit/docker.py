@@ -8,7 +8,6 @@ nodes, ``status`` says what happened, and the same submission again starts all o
 import argparse
 import os
 import re
-import tomllib
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -21,6 +20,7 @@ from deploy.submit.docker_logs import merged_lines
 from deploy.submit.docker_nodes import Node, nodes_of, status_of
 from deploy.submit.errors import SubmitError
 from deploy.submit.job import Job
+from deploy.submit.sent_config import serves_itself_alone
 from deploy.submit.target import Status, Target
 
 _USER = re.compile(r"\d+:\d+")
@@ -126,7 +126,7 @@ class DockerTarget:
             raise SubmitError(
                 "--max-restarts is for one node: after a failure of several, submit the run again, and all nodes start"
             )
-        if self._options.publish_metrics and _serves_itself_alone(job):
+        if self._options.publish_metrics and serves_itself_alone(job.config_text):
             raise SubmitError(
                 "--publish-metrics: the ranks serve their container's own loopback; set metrics.address = '0.0.0.0'"
             )
@@ -156,11 +156,6 @@ class DockerTarget:
             if is_new:
                 folder.rmdir()
             raise
-
-
-def _serves_itself_alone(job: Job) -> bool:
-    address = str(tomllib.loads(job.config_text).get("metrics", {}).get("address", "127.0.0.1"))
-    return address.startswith("127.") or address in ("localhost", "::1")
 
 
 def _existing(name: str) -> list[Node]:
