@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from data_pipeline.errors import DataError
 
+_LINES = 1 << 16
+
 
 def read_numbers(path: Path, *, columns: int) -> NDArray[np.int64]:
     """[lines, columns] whole numbers separated by blanks. Raises DataError, with the line, for anything else."""
@@ -67,6 +69,7 @@ def _line_by_line(
 ) -> tuple[list[str], NDArray[np.float64]]:
     names: list[str] = []
     values: list[list[float]] = []
+    parts: list[NDArray[np.float64]] = []  # lists of Python numbers would take ten times the memory
     kind = "whole numbers" if whole else "numbers"
     for number, line in enumerate(text.splitlines(), start=1):
         fields = line.split()
@@ -83,9 +86,14 @@ def _line_by_line(
             raise DataError(f"{path}: line {number} has a number out of range: {line[:80]!r}")
         names += fields[:words]
         values.append(found)
-    if not values:
+        if len(values) == _LINES:
+            parts.append(np.array(values, dtype=np.float64))
+            values.clear()
+    if values:
+        parts.append(np.array(values, dtype=np.float64))
+    if not parts:
         raise DataError(f"{path}: lists nothing")
-    return names, np.array(values, dtype=np.float64)
+    return names, np.concatenate(parts)
 
 
 def _int64(path: Path, rows: list[list[int]]) -> NDArray[np.int64]:

@@ -1,6 +1,7 @@
 """Results of protocols on disk: ``FOLDER/step_00001000/NAME/result.json`` and its pictures; all of them, or nothing."""
 
 import json
+import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -35,10 +36,12 @@ def check_output(folder: Path) -> None:
     """Find out, before any work is done, whether results can be written below ``folder``.
 
     Raises:
-        ConfigError: it is a file, or no folder above it is one.
+        ConfigError: it is a file or lies below one, or may not be written to.
     """
     there = folder
     while not there.exists() and there != there.parent:
         there = there.parent
     if not there.is_dir():
         raise ConfigError(f"--output {folder}: {there} is a file; name a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(f"--output {folder}: {there} cannot be written to; name another folder")

@@ -13,7 +13,7 @@ class RunningTopK:
     """The K largest scores of each of Q probes so far, falling, and where they were met.
 
     scores: [Q, K] float32, -inf where fewer than K were met.  places: [Q, K] int64, -1 there.
-    Of equal scores the one met first stays ahead.
+    Of equal scores the one of the earlier tile stays ahead.
     """
 
     def __init__(self, probes: int, k: int, device: torch.device) -> None:
@@ -28,13 +28,7 @@ class RunningTopK:
         if not len(rows):
             return
         tile = scores if len(rows) == len(scores) else scores[rows]
-        better = tile > worst[rows, None]
-        count = better.sum(dim=1)
-        most = int(count.max())
-        if most > min(_MANY, tile.shape[1] - 1):
-            found, columns = tile.topk(min(self.scores.shape[1], tile.shape[1]), dim=1)
-        else:
-            found, columns = _gather(tile, better, count, most)
+        found, columns = tile.topk(min(self.scores.shape[1], tile.shape[1]), dim=1)
         self._merge(rows, found, columns + first_place)
 
     def _merge(self, rows: Tensor, found: Tensor, places: Tensor) -> None:
@@ -44,20 +38,6 @@ class RunningTopK:
         scores, order = scores.sort(dim=1, descending=True, stable=True)
         self.scores[rows] = scores[:, :k]
         self.places[rows] = torch.where(scores == -torch.inf, -1, places.gather(1, order))[:, :k]
-
-
-_MANY = 64  # better scores in a row of a tile: above, ``topk`` of the row is faster than collecting them
-
-
-def _gather(tile: Tensor, better: Tensor, count: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """The better scores of each row side by side, [rows, most], filled up with -inf, and their columns."""
-    row, column = better.nonzero(as_tuple=True)
-    place = torch.arange(len(row), device=row.device) - (count.cumsum(0) - count)[row]
-    found = torch.full((len(tile), most), -torch.inf, device=tile.device)
-    columns = torch.zeros((len(tile), most), dtype=torch.int64, device=tile.device)
-    found[row, place] = tile[row, column]
-    columns[row, place] = column
-    return found, columns
 
 
 def merge_top_k(parts: list[tuple[Tensor, Tensor]], k: int) -> tuple[Tensor, Tensor]:
