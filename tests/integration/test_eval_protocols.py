@@ -151,6 +151,20 @@ def test_ijbb_has_galleries_of_its_own_names_and_parts_may_be_missing(
     assert alone == both[0], "identities are known from the same pairs, too"
 
 
+def test_a_gallery_that_no_probe_is_in(layout: IjbLayout, evaluate: Callable[..., list[dict[str, Any]]]) -> None:
+    edit(layout.folder / "meta" / "ijbc_1N_probe_mixed.csv", lambda rows: [r for r in rows if not _odd_subject(r)])
+    _, search = evaluate("--ijb", layout.folder, "--images", layout.aligned)
+    assert search["galleries"]["G1"]["open_set"]["0.1"]["tpir"] is None, "no strangers"
+    assert search["galleries"]["G2"]["rank"]["1"]["rate"] is None, "no mates"
+    assert search["average"]["rank"]["1"]["rate"] is None
+    assert search["galleries"]["merged"]["rank"]["10"]["rate"] > 0
+
+
+def _odd_subject(row: str) -> bool:
+    subject = row.split(",")[1]
+    return subject.isdigit() and int(subject) % 2 == 1
+
+
 def test_templates_as_the_papers_write_them_down(evaluate: Callable[..., list[dict[str, Any]]], sets: Path) -> None:
     """Every image by itself, media averaged one by one, all scores of all pairs: the rates of scikit-learn's curve."""
     meta = sets / "ijbc" / "meta"

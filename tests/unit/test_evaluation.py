@@ -85,6 +85,14 @@ def test_pixels_are_rgb_in_place_and_resized():
     assert image[1:].float().mean() < 20
 
 
+def test_threads_decode_the_same_and_tell_the_first_bad_image():
+    jpegs = make_pairs(20).jpegs
+    assert torch.equal(decode_images(jpegs, 24, name="p", threads=4), decode_images(jpegs, 24, name="p"))
+    jpegs[7], jpegs[30] = b"one", b"other"
+    with pytest.raises(DataError, match="image 107 "):
+        decode_images(jpegs, SIDE, name="p", first=100, threads=4)
+
+
 def test_modes_and_statistics_of_the_module_are_left_as_they_were():
     module = Projection().train()
     module.norm.eval()

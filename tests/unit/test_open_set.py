@@ -49,6 +49,14 @@ def test_two_templates_of_one_subject_count_once_against_nobody():
     assert found.mate.tolist() == [0.8]
 
 
+@pytest.mark.parametrize("subjects", [[1, 2], [8, 9]])
+def test_without_strangers_or_without_mates_nothing_is_measured(subjects):
+    scores, candidates = np.array([[0.9, 0.1], [0.8, 0.2]]), np.array([[1, 2], [2, 1]])
+    found = probe_outcomes(scores, candidates, np.array(subjects), np.array([1, 2]))
+    assert [point.tpir for point in open_set_points(found, ("0.5", "1"))] == [None, None]
+    assert [len(each) for each in open_set_curve(found)] == [0, 0]
+
+
 def test_against_counting_over_all_scores():
     generator = np.random.default_rng(3)
     gallery = np.arange(50)

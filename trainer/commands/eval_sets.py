@@ -110,7 +110,7 @@ class _BinSet:
 
     def evaluate(self, module: nn.Module, extractor: Extractor, judging: Judging, world: World) -> list[Found]:
         how = extractor.how
-        evaluator = Evaluator(self.names[0], self._pairs, how.image_size, extractor.batch_size, how.device)
+        evaluator = Evaluator(self.names[0], self._pairs, how.image_size, extractor.batch_size, how.device, how.threads)
         return _found(evaluate_bin(evaluator, module, judging, world))
 
 

@@ -52,8 +52,14 @@ class Extractor:
         ]
 
         def embed() -> Tensor:
-            parts = [_unit(raw) for raw in self._embeddings(source, batches, what)]
-            return torch.cat(parts) if parts else self._nothing()
+            found: Tensor | None = None
+            done = 0
+            for raw in self._embeddings(source, batches, what):
+                if found is None:
+                    found = torch.empty(len(mine), raw.shape[1])
+                found[done : done + len(raw)] = _unit(raw)
+                done += len(raw)
+            return self._nothing() if found is None else found
 
         each_rank(self._world, lambda: source.check(images), what)
         return ShardedRows(blocks, each_rank(self._world, embed, what), self._world)

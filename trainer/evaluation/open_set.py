@@ -82,7 +82,7 @@ def open_set_points(outcomes: ProbeOutcomes, targets: Sequence[str] = FPIR_TARGE
     found = []
     for target in targets:
         limit = float(target)
-        if not len(strangers) or 1 / len(strangers) > limit:
+        if not len(strangers) or not outcomes.mated.any() or 1 / len(strangers) > limit:
             found.append(OpenSetPoint(target, None, None, None, 0))
             continue
         allowed = min(int(limit * len(strangers)) + 1, len(strangers))
@@ -101,8 +101,13 @@ def identified(outcomes: ProbeOutcomes, threshold: float) -> NDArray[np.bool_]:
 
 
 def open_set_curve(outcomes: ProbeOutcomes, points: int = 1000) -> tuple[FloatArray, FloatArray]:
-    """FPIR and FNIR [n], thresholds falling, at every stranger's best score or ``points`` of them evenly in rank."""
+    """FPIR and FNIR [n], thresholds falling, at every stranger's best score or ``points`` of them evenly in rank.
+
+    n = 0 where all probes are mated, or none is.
+    """
     strangers = np.sort(outcomes.top[~outcomes.mated])[::-1]
+    if not len(strangers) or not outcomes.mated.any():
+        return np.empty(0), np.empty(0)
     places = np.unique(np.linspace(0, len(strangers) - 1, min(points, len(strangers))).round().astype(np.int64))
     mates = np.sort(np.where(outcomes.rank <= LIST_LENGTH, outcomes.mate, -np.inf)[outcomes.mated])
     fpir = np.searchsorted(-strangers, -strangers[places], side="right") / len(strangers)
