@@ -73,6 +73,19 @@ def test_a_replicate_is_the_weighted_sample():
     assert found["equal_error_rate"] == pytest.approx(equal_error_rate(compute_roc(scores, same)))
 
 
+@pytest.mark.parametrize("targets", [("1e-2", "1e-1"), ("0.9",)])
+def test_the_highest_scores_tell_as_much_as_all(targets):
+    """Of large samples half is enough; a rate that lies in the other half is found all the same."""
+    for seed in range(3):
+        pairs = sample(seed, pairs=600, folds=False)
+        pairs.scores[:] = pairs.scores.round(2)  # many equal ones
+        whole = PairBootstrap(pairs, targets, seed=7)
+        head = PairBootstrap(pairs, targets, seed=7, whole=10)
+        assert head._head < 600
+        for number in range(20):
+            assert head.replicate(number) == pytest.approx(whole.replicate(number), abs=1e-12)
+
+
 def test_accuracy_of_a_replicate_by_writing_pairs_down():
     pairs = sample(4, pairs=60)
     weights = np.random.default_rng(1).integers(0, 3, 60).astype(float)

@@ -49,9 +49,13 @@ def identity_weights(identities: int, seed: int, replicate: int) -> NDArray[np.i
 
 
 class PairBootstrap:
-    """Replicates of the rates of one ``PairSample``; scores are sorted once."""
+    """Replicates of the rates of one ``PairSample``; scores are sorted once.
 
-    def __init__(self, sample: PairSample, targets: Sequence[str], *, seed: int) -> None:
+    whole: up to how many pairs everything is counted. Of more, without folds, only the highest scores are, down to a
+    false accept rate of one half: the rates lie there, and where a replicate's do not, it is counted whole after all.
+    """
+
+    def __init__(self, sample: PairSample, targets: Sequence[str], *, seed: int, whole: int = 1 << 20) -> None:
         self._targets = tuple(targets)
         self._seed = seed
         order = np.argsort(-sample.scores, kind="stable")
@@ -65,39 +69,66 @@ class PairBootstrap:
         )
         falling = self._sample.scores
         self._ends = np.append(np.flatnonzero(falling[1:] != falling[:-1]), len(falling) - 1)
+        self._head = len(falling)
+        if sample.folds is None and len(falling) > whole:
+            accepted = np.cumsum(~self._sample.same)
+            half = int(np.searchsorted(accepted, accepted[-1] / 2))
+            self._head = int(self._ends[np.searchsorted(self._ends, half)]) + 1
 
     def replicate(self, number: int) -> dict[str, float]:
         """The rates of one replicate: "far 1e-3" -> TAR there, "equal_error_rate", "accuracy_mean".
 
-        NaN where the identities drawn have no pair of one kind, or, for a TAR, where none of the thresholds has a FAR
-        that low.
+        NaN where the identities drawn have no pair of one kind.
         """
         sample = self._sample
         drawn = identity_weights(sample.identities, self._seed, number)
-        once = drawn[sample.first]
-        weight: FloatArray = np.where(sample.same, once, once * drawn[sample.second]).astype(np.float64)
-        return self.rates(weight)
+        if self._head < len(sample.same):
+            found = self._of_head(drawn)
+            if found is not None:
+                return found
+        return self.rates(_weights(sample, drawn, len(sample.same)))
 
     def rates(self, weight: FloatArray) -> dict[str, float]:
         """The rates of the sample whose pairs, scores falling, count ``weight`` [P] times."""
-        sample, ends = self._sample, self._ends
-        accepted_same = np.append(0.0, np.cumsum(weight * sample.same)[ends])
-        accepted_different = np.append(0.0, np.cumsum(weight * ~sample.same)[ends])
-        names = [f"far {target}" for target in self._targets]
+        same = self._sample.same
+        accepted_same = np.append(0.0, np.cumsum(weight * same)[self._ends])
+        accepted_different = np.append(0.0, np.cumsum(weight * ~same)[self._ends])
         if not accepted_same[-1] or not accepted_different[-1]:
-            unknown = dict.fromkeys([*names, "equal_error_rate"], float("nan"))
-            return unknown | ({} if sample.folds is None else {"accuracy_mean": float("nan")})
-        tar = accepted_same / accepted_same[-1]
-        far = accepted_different / accepted_different[-1]
-        found = {}
-        for name, target in zip(names, self._targets, strict=True):
-            found[name] = float(tar[np.searchsorted(far, float(target), side="right") - 1])
+            names = [*(f"far {target}" for target in self._targets), "equal_error_rate"]
+            return dict.fromkeys(names + ["accuracy_mean"] * (self._sample.folds is not None), float("nan"))
+        found = self._read_off(accepted_same / accepted_same[-1], accepted_different / accepted_different[-1])
+        if self._sample.folds is not None:
+            found["accuracy_mean"] = self._accuracy(weight, self._sample.folds)
+        return found
+
+    def _of_head(self, drawn: NDArray[np.int64]) -> dict[str, float] | None:
+        """The rates of a draw from the highest scores alone; None where they reach further down."""
+        sample, head = self._sample, self._head
+        same, rest = sample.same, slice(head, None)
+        weight = _weights(sample, drawn, head)
+        ends = self._ends[: np.searchsorted(self._ends, head)]
+        accepted_same = np.append(0.0, np.cumsum(weight * same[:head])[ends])
+        accepted_different = np.append(0.0, np.cumsum(weight * ~same[:head])[ends])
+        once, both = drawn[sample.first[rest]], drawn[sample.second[rest]]
+        below_same = int(once[same[rest]].sum())
+        below_different = int(np.dot(once, both)) - int(np.dot(once[same[rest]], both[same[rest]]))
+        total_same, total_different = accepted_same[-1] + below_same, accepted_different[-1] + below_different
+        if not total_same or not total_different:
+            return None
+        tar, far = accepted_same / total_same, accepted_different / total_different
+        if far[-1] <= max(map(float, self._targets), default=0.0) or far[-1] + tar[-1] < 1.0:
+            return None
+        return self._read_off(tar, far)
+
+    def _read_off(self, tar: FloatArray, far: FloatArray) -> dict[str, float]:
+        found = {
+            f"far {target}": float(tar[np.searchsorted(far, float(target), side="right") - 1])
+            for target in self._targets
+        }
         after = int(np.argmax(far + tar >= 1.0))
         rise = far[after] + tar[after] - far[after - 1] - tar[after - 1]
         part = (1.0 - far[after - 1] - tar[after - 1]) / rise
         found["equal_error_rate"] = float(far[after - 1] + part * (far[after] - far[after - 1]))
-        if sample.folds is not None:
-            found["accuracy_mean"] = self._accuracy(weight, sample.folds)
         return found
 
     def _accuracy(self, weight: FloatArray, folds: NDArray[np.int64]) -> float:
@@ -117,6 +148,14 @@ class PairBootstrap:
             right = weight[:stop][inside[:stop] & same[:stop]].sum() + weight[stop:][inside[stop:] & ~same[stop:]].sum()
             accuracies.append(float(right) / total)
         return float(np.mean(accuracies))
+
+
+def _weights(sample: PairSample, drawn: NDArray[np.int64], head: int) -> FloatArray:
+    """How often each of the first ``head`` pairs counts."""
+    once = drawn[sample.first[:head]]
+    both = once * drawn[sample.second[:head]]
+    weight: FloatArray = np.where(sample.same[:head], once, both).astype(np.float64)
+    return weight
 
 
 def weighted_share(hits: NDArray[np.integer], trials: NDArray[np.integer], weights: NDArray[np.int64]) -> float:
