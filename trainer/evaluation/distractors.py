@@ -63,7 +63,7 @@ def score_distractors(
     scores_of, histogram = TileScores(device), ScoreHistogram()
     local = [(rows, block.to(device)) for rows, block in distractors.local_blocks()]
     found: list[Tensor] = []
-    for _, block in probes.all_blocks():
+    for _, block in probes.all_groups(PROBE_ROWS):
         parts = []
         for part in torch.split(block.to(device), PROBE_ROWS):
             # Of each segment between two sizes alone; joined afterwards.

@@ -34,13 +34,13 @@ def search(
 ) -> Candidates | None:
     """The ``k`` best gallery rows of each probe, on rank 0; None elsewhere. A collective.
 
-    Each block of probes is broadcast; every rank compares it with its own gallery rows, tile by tile, and sends its
-    best. A rank holds its part of both, one block and one tile: 4 D (N / W + 4096) + 8 MiB bytes.
+    Probes are broadcast some blocks at a time; every rank compares them with its own gallery rows, tile by tile, and
+    sends its best. A rank holds its part of both, one block and one tile: 4 D (N / W + 4096) + 8 MiB bytes.
     """
     scores_of = TileScores(device)
     found: list[tuple[Tensor, Tensor]] = []
     local = [(rows, block.to(device)) for rows, block in gallery.local_blocks()]
-    for probe_rows, block in probes.all_blocks():
+    for probe_rows, block in probes.all_groups(PROBE_ROWS):
         parts = []
         block_on_device = block.to(device)
         for low in range(0, len(block), PROBE_ROWS):

@@ -46,6 +46,17 @@ class ShardedRows:
             dist.broadcast(block, owner)
             yield rows, block
 
+    def all_groups(self, least: int) -> Iterator[tuple[range, Tensor]]:
+        """``all_blocks``, small ones joined to at least ``least`` rows: thin tiles multiply slowly. A collective."""
+        held: list[Tensor] = []
+        start = rows = 0
+        for _, block in self.all_blocks():
+            held.append(block)
+            rows += len(block)
+            if rows >= least or start + rows == self.blocks.total:
+                yield range(start, start + rows), held[0] if len(held) == 1 else torch.cat(held)
+                held, start, rows = [], start + rows, 0
+
     def on_first_rank(self) -> Tensor | None:
         """[N, D] on rank 0, None elsewhere. A collective."""
         parts = on_first_rank(self.world, self.local)
