@@ -11,7 +11,7 @@ import torch
 
 from trainer.bench.head_bench import bench_head
 from trainer.bench.problem import METHODS, Effort, Row, Skipped, problems
-from trainer.commands import bench_checkpoint, bench_data, bench_restart, bench_step
+from trainer.commands import bench_checkpoint, bench_data, bench_eval, bench_restart, bench_step
 from trainer.errors import ConfigError, ExitCode
 from trainer.world import joined_world
 
@@ -95,6 +95,7 @@ def add_parser(subparsers: Any) -> None:
     bench_checkpoint.add_parser(kinds)
     bench_restart.add_parser(kinds)
     bench_step.add_parser(kinds)
+    bench_eval.add_parser(kinds)
 
 
 def _run(arguments: argparse.Namespace) -> ExitCode:

@@ -27,6 +27,7 @@ class Evaluator:
         image_size: int,
         batch_size: int = 64,
         device: torch.device | str = "cpu",
+        threads: int = 1,
     ) -> None:
         if batch_size < 1:
             raise ConfigError(f"evaluation batch size {batch_size}: must be at least 1")
@@ -35,6 +36,7 @@ class Evaluator:
         self.image_size = image_size
         self.batch_size = batch_size
         self.device = torch.device(device)
+        self.threads = threads  # of decoding
         self._decoded: tuple[range, Tensor] | None = None
 
     def evaluate(self, module: nn.Module) -> VerificationResult:
@@ -50,7 +52,7 @@ class Evaluator:
         part = self.part(rank, world_size)
         if self._decoded is None or self._decoded[0] != part:
             encoded = self.pairs.jpegs[part.start : part.stop]
-            images = decode_images(encoded, self.image_size, name=self.name, first=part.start)
+            images = decode_images(encoded, self.image_size, name=self.name, first=part.start, threads=self.threads)
             self._decoded = (part, images)
 
     def embed_part(self, module: nn.Module, rank: int, world_size: int) -> Tensor:

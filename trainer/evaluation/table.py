@@ -23,11 +23,16 @@ def format_table(results: Sequence[VerificationResult]) -> str:
                 *("-" if rate is None else f"{100 * rate:.2f}" for rate in rates),
             ]
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(heading))]
-    return "\n".join(
+    return "\n".join(align(rows))
+
+
+def align(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells as lines: the first column flush left, the others flush right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
         "  ".join(
             cell.ljust(width) if column == 0 else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
-    )
+    ]

@@ -11,6 +11,7 @@ from data_pipeline.identity_names import IdentityNames
 from trainer.agreement import any_rank, first_rank_decides
 from trainer.checkpoint import Trained
 from trainer.config import Config
+from trainer.each_rank import each_rank
 from trainer.growth.grown import Grown
 from trainer.growth.matching import Matching, match
 from trainer.growth.mean_embeddings import ImageEmbedder
@@ -18,7 +19,6 @@ from trainer.growth.new_centers import angles_of_kept, place_new_centers
 from trainer.growth.old_backbone import OldBackbone
 from trainer.growth.old_centers import take_centers
 from trainer.growth.old_run import OldRun, find_checkpoint, old_names
-from trainer.growth.together import each_rank
 from trainer.stopping import StopRequest
 from trainer.world import World
 

@@ -21,9 +21,9 @@ from data_pipeline import Batch, RecordReader
 from data_pipeline.listed import listed_batches
 from partial_fc import partition
 from trainer.config import DataConfig
+from trainer.each_rank import each_rank
 from trainer.errors import ConfigError
 from trainer.evaluation.embed import evaluation_mode
-from trainer.growth.together import each_rank
 from trainer.world import World
 
 BUFFER_BYTES = 64 << 20  # of the sums of a window

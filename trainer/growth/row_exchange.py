@@ -12,10 +12,10 @@ from torch import Tensor
 
 from partial_fc import class_shard, partition
 from trainer.checkpoint.trained import CENTERS
+from trainer.each_rank import each_rank
 from trainer.errors import ConfigError
 from trainer.growth.matching import NEW
 from trainer.growth.row_files import Field, RowFiles, Rows
-from trainer.growth.together import each_rank
 from trainer.world import World
 
 BUFFER_BYTES = 64 << 20  # received at a time, beside the chunk being read
