@@ -15,6 +15,7 @@ from trainer.export.quiet import quiet
 from trainer.export.targets import INPUT, OUTPUT, Target
 
 OPSET, IR_VERSION = 18, 8
+SMALL = 1024  # bytes of a constant that may say a shape
 PREPROCESSING = ("Sub", "Mul")
 """The first two operators of a graph that takes 0..255. InsightFace's ArcFaceONNX looks for nodes of these names among
 the first eight: with both it feeds 0..255, else (value - 127.5) / 127.5."""
@@ -38,14 +39,14 @@ def make_graph(target: Target, *, graph_name: str, version: str) -> Any:
     except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
         raise ExportError(f"torch {torch.__version__} cannot make an ONNX graph of it: {error}") from error
     assert program is not None
-    model = onnx.shape_inference.infer_shapes(program.model_proto)
+    model = program.model_proto
     _fix_reshapes(model)
     _drop_unused(model)
     _strip(model)
     model.ir_version = IR_VERSION
     model.producer_name, model.producer_version, model.graph.name = "pfc", version, graph_name
     _name_nodes(model, preprocessed=target.name == "opencv")
-    onnx.checker.check_model(model, full_check=True)
+    onnx.checker.check_model(model)
     return model
 
 
@@ -60,17 +61,34 @@ def _fix_reshapes(model: Any) -> None:
     """Shapes with one unknown number become constants with -1 in its place."""
     from onnx import numpy_helper
 
-    values = [*model.graph.value_info, *model.graph.output]
-    shapes = {value.name: value.type.tensor_type.shape.dim for value in values}
+    shapes = _inferred_shapes(model)
     for node in model.graph.node:
         if node.op_type != "Reshape" or node.output[0] not in shapes:
             continue
-        shape = [dim.dim_value if dim.HasField("dim_value") else -1 for dim in shapes[node.output[0]]]
+        shape = shapes[node.output[0]]
         if shape.count(-1) <= 1:
             name = f"{node.output[0]}_shape"
             model.graph.initializer.append(numpy_helper.from_array(np.array(shape, dtype=np.int64), name))
             node.input[1] = name
             del node.attribute[:]
+
+
+def _inferred_shapes(model: Any) -> dict[str, list[int]]:
+    """By name of a value, -1 for what is open. Of weights the shapes alone take part: inference copies what it gets."""
+    from onnx import helper, shape_inference
+
+    graph = model.graph
+    small = [constant for constant in graph.initializer if constant.ByteSize() <= SMALL]
+    weights = [constant for constant in graph.initializer if constant.ByteSize() > SMALL]
+    shown = [helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims) for weight in weights]
+    light = helper.make_graph(
+        graph.node, "shapes", [*graph.input, *shown], graph.output, small, value_info=graph.value_info
+    )
+    inferred = shape_inference.infer_shapes(helper.make_model(light, opset_imports=model.opset_import)).graph
+    return {
+        value.name: [dim.dim_value if dim.HasField("dim_value") else -1 for dim in value.type.tensor_type.shape.dim]
+        for value in [*inferred.value_info, *inferred.output]
+    }
 
 
 def _drop_unused(model: Any) -> None:

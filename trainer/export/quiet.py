@@ -5,16 +5,20 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+LOGGERS = ("torch.onnx", "torch.__trace")
+
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No warnings, and of torch.onnx's log errors alone."""
-    logger = logging.getLogger("torch.onnx")
-    former = logger.level
-    logger.setLevel(logging.ERROR)
+    """No warnings, and of torch's log errors alone."""
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    former = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(former)
+        for logger, level in zip(loggers, former, strict=True):
+            logger.setLevel(level)
