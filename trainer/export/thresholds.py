@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from data_pipeline.pairs import Pairs
 from trainer.evaluation import VerificationResult, verify
@@ -67,7 +68,7 @@ def distance_of(cosine: float) -> float:
 def judge(name: str, pairs: Pairs, target: Target) -> VerificationResult:
     """``pairs`` as the exported file will see them: one view of each image. Raises DataError for a broken image."""
     embeddings = []
-    for first in range(0, len(pairs.jpegs), BATCH):
+    for first in tqdm(range(0, len(pairs.jpegs), BATCH), desc=name, unit="batch", disable=None):
         images = decode_images(pairs.jpegs[first : first + BATCH], target.size, name=name, first=first)
         embeddings.append(embed(target.module, target.to_input(images)))
     units = nn.functional.normalize(torch.cat(embeddings).double(), eps=1e-300).numpy()
@@ -86,11 +87,16 @@ def _measurable(same: NDArray[np.bool_], far: str) -> bool:
 
 
 def _at_far(scores: NDArray[np.float64], same: NDArray[np.bool_], far: str) -> Threshold:
-    """The lowest score that, taken as threshold, accepts at most the share ``far`` of different pairs."""
+    """The lowest threshold that accepts at most the share ``far`` of different pairs: in the middle between the lowest
+    score that it accepts and the next one below, so that rounding of another program changes no decision.
+    """
     different = np.sort(scores[~same])[::-1]
     shares = np.arange(1, len(different) + 1) / len(different)
-    refused = int(np.count_nonzero(shares <= float(far)))  # the first of the different pairs that must not pass
-    allowed = scores[scores > different[refused]] if refused < len(different) else scores
-    # None of all scores is above it: then just above it.
-    cosine = float(np.min(allowed)) if len(allowed) else float(np.nextafter(different[refused], np.inf))
+    passing = int(np.count_nonzero(shares <= float(far)))
+    # FAR targets are below 1, so there is a first pair that must not pass.
+    barrier = float(different[passing])
+    accepted = scores[scores > barrier]
+    cosine = (float(accepted.min()) + barrier) / 2 if len(accepted) else barrier
+    if cosine <= barrier:  # nothing is above it, or nothing between
+        cosine = float(np.nextafter(barrier, np.inf))
     return Threshold(far, cosine, distance_of(cosine), float(np.mean(scores[same] >= cosine)))
