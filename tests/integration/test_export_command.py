@@ -111,9 +111,11 @@ def test_nothing_of_this_machine_is_in_the_graph(trained: Path, tmp_path: Path) 
         assert export(trained, "onnx", output) == 0
     content = outputs[0].read_bytes()
     assert content == outputs[1].read_bytes(), "the same of the same"
-    for secret in (str(trained.parent), str(Path(__file__).parents[2]), str(Path.home()), ".py"):
-        assert secret.encode() not in content
     graph = onnx.load_from_string(content)
+    told = onnx.load_from_string(content)
+    del told.graph.initializer[:]  # among weights there may be any three bytes
+    for secret in (str(trained.parent), str(Path(__file__).parents[2]), str(Path.home()), ".py"):
+        assert secret.encode() not in told.SerializeToString()
     onnx.checker.check_model(graph, full_check=True)
     assert (graph.ir_version, [(each.domain, each.version) for each in graph.opset_import]) == (8, [("", 18)])
     assert not {node.op_type for node in graph.graph.node} & {"Shape", "Concat", "Constant"}
