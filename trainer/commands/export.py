@@ -16,7 +16,7 @@ differs is not written. Its output is one embedding [N, D] of each image, not no
 EPILOG = """\
 targets:
   onnx    NAME.onnx for ONNX Runtime and InsightFace: aligned faces, RGB, (value - 127.5) / 127.5
-  opencv  NAME.onnx for cv2.FaceRecognizerSF (4.10 and newer, 5): takes 0 to 255 and normalises in the graph
+  opencv  NAME.onnx for cv2.FaceRecognizerSF (4.14 and newer, 5): takes 0 to 255 and normalises in the graph
   torch   NAME.pt: state dict, in the names of InsightFace's arcface_torch; NAME.pt2: torch.export program, which runs
           without pfc; either with NAME.json about it
 
