@@ -58,7 +58,8 @@ class PartialFC(nn.Module):
 
     num_classes: C. embedding_dim: D. loss: SFace or a margin softmax, with its parameters; None is SFace().
     tolerance: relative error of the batch's gradient that a step may make. sample_rate: r, in (0, 1].
-    group: process group; None is the default group if one exists, else a world of one. device: of the centers.
+    group: process group; None is the default group if one exists, else a world of one; Collectives of one's own say
+    rank and world size themselves. device: of the centers; "meta" makes the shapes of a rank's share, and no numbers.
     seed: of the initial centers and of the sampling; center j depends on (seed, j) alone, never on the number of ranks.
     Raises ValueError for arguments that no head can have.
     """
@@ -71,7 +72,7 @@ class PartialFC(nn.Module):
         *,
         tolerance: float = 1e-3,
         sample_rate: float = 1.0,
-        group: dist.ProcessGroup | None = None,
+        group: dist.ProcessGroup | Collectives | None = None,
         device: torch.device | str = "cpu",
         seed: int = 0,
         tile_classes: int | None = None,
@@ -97,10 +98,10 @@ class PartialFC(nn.Module):
         self.sample_rate = sample_rate
         self.seed = seed
         self.tile_classes = tile_classes
-        self.collectives = Collectives(group)
+        self.collectives = group if isinstance(group, Collectives) else Collectives(group)
         self.class_shard: ClassShard = class_shard(num_classes, self.collectives.world_size, self.collectives.rank)
         # Not by attribute: reading ``centers`` is a property, which brings them up to date first.
-        self._parameters["centers"] = nn.Parameter(initial_centers(self.class_shard, embedding_dim, seed).to(device))
+        self._parameters["centers"] = nn.Parameter(initial_centers(self.class_shard, embedding_dim, seed, device))
         self.workspace = Workspace(torch.device(device))
         self.keeper = CoefficientKeeper(self.workspace)
         self.control = ToleranceControl(tolerance, self.loss.scale)

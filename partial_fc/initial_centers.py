@@ -15,11 +15,14 @@ INIT_STD = 0.01  # does not depend on C: the angular step of a center is about l
 INIT_BLOCK = 1024
 
 
-def initial_centers(shard: ClassShard, embedding_dim: int, seed: int) -> Tensor:
+def initial_centers(shard: ClassShard, embedding_dim: int, seed: int, device: torch.device | str = "cpu") -> Tensor:
     """[R, D] float32 normal(0, 0.01); row j depends on (seed, global class id j) alone.
 
-    Drawn in blocks of 1,024 classes, each from its own generator, so any rank can draw any range.
+    Drawn in blocks of 1,024 classes, each from its own generator, so any rank can draw any range; on the CPU, then
+    moved to ``device``. The meta device has no numbers, so none are drawn for it.
     """
+    if torch.device(device).type == "meta":
+        return torch.empty(len(shard), embedding_dim, device=device)
     centers = torch.empty(len(shard), embedding_dim)
     for block in range(shard.start // INIT_BLOCK, math.ceil(shard.stop / INIT_BLOCK)):
         digest = hashlib.blake2b(f"{seed}:{block}".encode(), digest_size=8).digest()
@@ -28,4 +31,4 @@ def initial_centers(shard: ClassShard, embedding_dim: int, seed: int) -> Tensor:
         first = block * INIT_BLOCK
         begin, end = max(first, shard.start), min(first + INIT_BLOCK, shard.stop)
         centers[begin - shard.start : end - shard.start] = rows[begin - first : end - first]
-    return centers
+    return centers.to(device)

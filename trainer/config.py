@@ -192,13 +192,15 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> Config:
         raise ConfigError(f"{path}: cannot be read as text ({error})") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    return config_from(values, str(path), overrides)
+
+
+def config_from(values: dict[str, Any], source: str, overrides: Iterable[str] = ()) -> Config:
+    """Check plain values; ``source`` names them in errors, overrides go into them. Raises ConfigError as
+    :func:`load_config` does.
+    """
     for override in overrides:
         _apply(values, override)
-    return config_from(values, str(path))
-
-
-def config_from(values: dict[str, Any], source: str) -> Config:
-    """Check plain values; ``source`` names them in errors. Raises ConfigError as :func:`load_config` does."""
     try:
         return Config.model_validate(values)
     except ValidationError as error:

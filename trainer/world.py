@@ -43,6 +43,12 @@ def for_a_launcher(code: str, environment: Mapping[str, str] = os.environ) -> di
     return kept | {"PYTHONPATH": os.pathsep.join(filter(None, (code, environment.get("PYTHONPATH"))))}
 
 
+def for_a_rank(rank: int, ranks: int, port: int, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment of one of ``ranks`` ranks that this process starts, all on this machine; meeting at ``port``."""
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "MASTER_PORT": port}
+    return {**environment, **{key: str(value) for key, value in place.items()}, "MASTER_ADDR": "127.0.0.1"}
+
+
 def launched_place(environment: Mapping[str, str] = os.environ) -> tuple[int, int, int]:
     """``(rank, world_size, local_rank)`` as torchrun or any other launcher says; ``(0, 1, 0)`` without one.
 

@@ -11,7 +11,14 @@ import torch
 
 from trainer.bench.head_bench import bench_head
 from trainer.bench.problem import METHODS, Effort, Row, Skipped, problems
-from trainer.commands import bench_checkpoint, bench_data, bench_eval, bench_restart, bench_step
+from trainer.commands import (
+    bench_checkpoint,
+    bench_data,
+    bench_eval,
+    bench_plan,
+    bench_restart,
+    bench_step,
+)
 from trainer.errors import ConfigError, ExitCode
 from trainer.world import joined_world
 
@@ -96,6 +103,7 @@ def add_parser(subparsers: Any) -> None:
     bench_restart.add_parser(kinds)
     bench_step.add_parser(kinds)
     bench_eval.add_parser(kinds)
+    bench_plan.add_parser(kinds)
 
 
 def _run(arguments: argparse.Namespace) -> ExitCode:

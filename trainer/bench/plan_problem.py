@@ -1,0 +1,81 @@
+"""What ``pfc bench plan`` measures, and what it makes of it."""
+
+from dataclasses import dataclass
+
+MEMORY_WITHIN, STEP_WITHIN = 0.10, 0.25
+
+
+@dataclass(frozen=True)
+class Size:
+    """One real training. classes: C. batch: per rank."""
+
+    backbone: str
+    classes: int
+    ranks: int
+    batch: int
+
+
+SIZES = (
+    Size("mobilefacenet", 10_000, 1, 16),
+    Size("mobilefacenet", 100_000, 1, 16),
+    Size("mobilefacenet", 300_000, 1, 16),
+    Size("iresnet18", 100_000, 1, 8),
+    Size("mobilefacenet", 10_000, 2, 8),
+    Size("mobilefacenet", 100_000, 2, 8),
+    Size("iresnet18", 10_000, 2, 4),
+)
+"""Small enough for all of them to be measured in some minutes on two cores."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Predicted and measured: seconds of a step, bytes of rank 0's largest resident size.
+
+    modes: how the head went about the steps. parts: seconds by phase of the loop, predicted and measured,
+    where the wall's clock told them.
+    """
+
+    size: Size
+    modes: str
+    step: float
+    measured_step: float
+    memory: float
+    measured_memory: float
+    parts: dict[str, tuple[float, float]]
+
+    @property
+    def step_error(self) -> float:
+        """Relative to what was measured."""
+        return self.step / self.measured_step - 1.0
+
+    @property
+    def memory_error(self) -> float:
+        """Relative to what was measured."""
+        return self.memory / self.measured_memory - 1.0
+
+
+def format_compared(found: list[Compared]) -> str:
+    """A Markdown table, then the largest errors."""
+    with_parts = any(each.parts for each in found)
+    lines = [
+        "| backbone, classes, ranks x batch | head | step ms: predicted, measured | error "
+        "| peak MiB: predicted, measured | error |" + (" parts ms: predicted/measured |" if with_parts else ""),
+        "| --- |" + " --- |" * (6 if with_parts else 5),
+    ]
+    for each in found:
+        size = each.size
+        parts = ", ".join(f"{name} {1000 * one:.0f}/{1000 * other:.0f}" for name, (one, other) in each.parts.items())
+        lines.append(
+            f"| {size.backbone}, {size.classes:,}, {size.ranks} x {size.batch} | {each.modes} "
+            f"| {1000 * each.step:,.0f}, {1000 * each.measured_step:,.0f} | {each.step_error:+.0%} "
+            f"| {each.memory / (1 << 20):,.0f}, "
+            f"{each.measured_memory / (1 << 20):,.0f} | {each.memory_error:+.0%} |"
+            + (f" {parts} |" if with_parts else "")
+        )
+    step = max(abs(each.step_error) for each in found)
+    memory = max(abs(each.memory_error) for each in found)
+    lines += [
+        "",
+        f"largest error: step {step:.0%} (asked: {STEP_WITHIN:.0%}), memory {memory:.0%} (asked: {MEMORY_WITHIN:.0%})",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,156 @@
+"""How fast a device really is at what a step is made of: a share of its data sheet, or measured by calibration.
+
+Shares of data sheets come from one NVIDIA H100 (SXM): see the constants. They are carried over to other GPUs, so
+figures of those are computed, not measured.
+"""
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from trainer.errors import ConfigError
+from trainer.plan.devices import Device
+
+# Measured on one H100, D=512 (partial_fc/README.md): the bare float32 product of 1,000,000 classes and 256 samples
+# takes 5.4 ms; a screened step 10.9 ms, at 4,000,000 classes 22.5 ms; a dense one 7.5, CosFace 15 times the product.
+PRODUCT_SHARE = 2 * 1e6 * 512 * 256 / 5.4e-3 / 67e12  # of the data sheet's fp32: 0.72
+HEAD_FIXED_SECONDS = 7.0e-3  # launches, whatever the size: 10.9 - (22.5 - 10.9) / 3
+SCREEN_SHARE = 0.45  # of int8
+SCREEN_FLOPS_PER_PAIR = ((22.5e-3 - 10.9e-3) / (3e6 * 256) - 1024 / (SCREEN_SHARE * 1979e12)) * 67e12  # beside int8
+DENSE_PRODUCTS = (7.5 * 5.4e-3 - HEAD_FIXED_SECONDS) / 5.4e-3
+SOFTMAX_PRODUCTS = (80e-3 - HEAD_FIXED_SECONDS) / 5.4e-3
+# Not measured: what well-tuned training reaches.
+TENSOR_SHARE = 0.5  # of the data sheet, convolutions and matrix products of a backbone
+GROUPED_SHARE = 0.1  # of fp32: depthwise convolutions have no use for tensor cores
+BANDWIDTH_SHARE = 0.8
+LINK_SHARE = 0.7
+LATENCY = 50e-6  # of a collective
+GPU_DECODE = 4000.0  # images/s of 112x112 on the GPU and one thread beside it
+DISK_WRITE = 1.0e9  # bytes/s
+GPU_PROCESS = 1.5 * (1 << 30)  # CUDA context, NCCL, libraries
+HOST_PROCESS = 0.75 * (1 << 30)
+
+FAMILIES = ("mobilefacenet", "iresnet", "vit")
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Effective figures of one rank while all ranks of its machine work.
+
+    product: operations/s of the head's float32 products. screen: of a screened step, int8 operations/s; pair_seconds:
+    further time of a pair of center and sample; row_seconds, sample_seconds: of a center, of a sample (its active
+    pairs, its centers' momentum); head_seconds: fixed. dense, softmax, sampled: whole steps as multiples of the bare
+    product over the classes that take part. flops, flops16, grouped: of the backbone; forward, backward: measured over
+    computed time by family. bandwidth, link, network, disk: bytes/s. latency: of a collective. decode: images/s of one
+    thread. process, host_process: bytes before anything is built. activations: resident bytes over computed ones.
+    overlap: whether exchange and decoding happen beside the arithmetic.
+    """
+
+    product: float
+    screen: float
+    pair_seconds: float
+    row_seconds: float
+    sample_seconds: float
+    head_seconds: float
+    dense: float
+    softmax: float
+    flops: float
+    flops16: float
+    grouped: float
+    bandwidth: float
+    link: float
+    network: float
+    latency: float
+    decode: float
+    disk: float
+    process: float
+    host_process: float
+    overlap: bool
+    forward: dict[str, float] = field(default_factory=lambda: dict.fromkeys(FAMILIES, 1.0))
+    backward: dict[str, float] = field(default_factory=lambda: dict.fromkeys(FAMILIES, 1.0))
+    activations: dict[str, float] = field(default_factory=lambda: dict.fromkeys(FAMILIES, 1.0))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Any, source: str) -> "Rates":
+        """The counterpart of :meth:`to_dict`. Raises ConfigError for anything that is not such numbers."""
+        known = {each.name for each in fields(cls)}
+        if not isinstance(values, dict) or set(values) != known:
+            raise ConfigError(f"{source}: not the figures of this version; measure again with pfc plan --calibrate")
+        for key, value in values.items():
+            numbers = [value]
+            if key in ("forward", "backward", "activations"):
+                if not isinstance(value, dict) or set(value) != set(FAMILIES):
+                    raise ConfigError(f"{source}: {key} must have a number for each of {', '.join(FAMILIES)}")
+                numbers = list(value.values())
+            for number in numbers:
+                is_number = isinstance(number, int | float) and (key == "overlap" or not isinstance(number, bool))
+                if not is_number or not 0.0 <= number < 1e18:
+                    raise ConfigError(f"{source}: {key} = {number!r} is no possible figure; measure again")
+                if number == 0.0 and key not in ZERO_IS_FINE:
+                    raise ConfigError(f"{source}: {key} is 0; measure again")
+        return cls(**values)
+
+
+ZERO_IS_FINE = ("overlap", "pair_seconds", "row_seconds", "sample_seconds", "head_seconds", "latency")
+
+
+def family(backbone: str) -> str:
+    """Which backbones are alike in how well a device does them."""
+    return next(each for each in FAMILIES if backbone.startswith(each.split("_")[0]))
+
+
+def rates_of(device: Device) -> Rates:
+    """From a data sheet; a GPU's by what one H100 reached of its own, a CPU's roughly."""
+    if device.is_cpu:
+        return _cpu(device)
+    return Rates(
+        product=PRODUCT_SHARE * device.fp32,
+        screen=SCREEN_SHARE * device.int8,
+        pair_seconds=SCREEN_FLOPS_PER_PAIR / device.fp32,
+        row_seconds=0.0,
+        sample_seconds=0.0,
+        head_seconds=HEAD_FIXED_SECONDS,
+        dense=DENSE_PRODUCTS,
+        softmax=SOFTMAX_PRODUCTS,
+        flops=TENSOR_SHARE * device.tf32,
+        flops16=TENSOR_SHARE * device.bf16,
+        grouped=GROUPED_SHARE * device.fp32,
+        bandwidth=BANDWIDTH_SHARE * device.bandwidth,
+        link=LINK_SHARE * device.interconnect,
+        network=LINK_SHARE * device.network,
+        latency=LATENCY,
+        decode=GPU_DECODE,
+        disk=DISK_WRITE,
+        process=GPU_PROCESS,
+        host_process=HOST_PROCESS,
+        overlap=True,
+    )
+
+
+def _cpu(device: Device) -> Rates:
+    """dense and softmax as measured on two cores (partial_fc/README.md); all else is a rough guess: calibrate."""
+    return Rates(
+        product=0.9 * device.fp32,
+        screen=0.9 * device.int8,
+        pair_seconds=0.0,
+        row_seconds=0.0,
+        sample_seconds=0.0,
+        head_seconds=5e-3,
+        dense=4.1,
+        softmax=5.0,
+        flops=0.5 * device.fp32,
+        flops16=0.5 * device.bf16,
+        grouped=0.1 * device.fp32,
+        bandwidth=0.5 * device.bandwidth,
+        link=0.2 * device.interconnect,
+        network=LINK_SHARE * device.network,
+        latency=200e-6,
+        decode=2000.0,
+        disk=0.3e9,
+        process=HOST_PROCESS,
+        host_process=HOST_PROCESS,
+        overlap=False,
+    )
