@@ -13,7 +13,7 @@ from trainer.errors import ConfigError, ExitCode, PeerFailedError
 from trainer.failure import exit_code, is_out_of_memory, reason
 from trainer.non_finite import NonFiniteError
 
-COMMANDS = dict.fromkeys(("data", "train", "check", "eval", "report", "checkpoint", "bench", "top"), "trainer")
+COMMANDS = dict.fromkeys(("data", "train", "check", "eval", "report", "checkpoint", "bench", "top", "study"), "trainer")
 # Of another package, which stands on its own feet and calls this one as a program: known by name alone.
 COMMANDS |= dict.fromkeys(("submit", "status", "logs", "cancel"), "deploy")
 
