@@ -1,0 +1,166 @@
+"""Which identities look merged, split or noisy, by fences that the run's own statistics give.
+
+A fence is Tukey's: the upper one of values with quartiles Q1, Q3 is Q3 + k (Q3 - Q1), the lower one Q1 - k (Q3 - Q1).
+Quartiles do not move for errors in less than a quarter of the identities, so no threshold depends on how bad, or how
+well trained, a network is. k (``strictness``, 1.5 as usual): larger ones find less and err less.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.cleaning.angles import Floats
+from trainer.cleaning.survey import Survey, Whole
+
+SMALLEST_GROUP = 3  # images of a second person: fewer are noise
+SMALLEST_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Angle in radians, and in words where it comes from."""
+
+    angle: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Merged:
+    """Two people in one folder. number: of the identity. score: separation over its threshold. images: positions of
+    the smaller group. as_far_as: the angle between their means.
+    """
+
+    number: int
+    score: float
+    as_far_as: float
+    images: Whole
+
+
+@dataclass(frozen=True)
+class Split:
+    """One person in two folders. keep, other: numbers; keep has more images. score: threshold over angle."""
+
+    keep: int
+    other: int
+    score: float
+    angle: float
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """An image that looks like somebody else's. place: in the survey. score: how much nearer the other is (rad).
+
+    moves: whether it lies so near to the other as images usually do; else it belongs to nobody known.
+    """
+
+    place: int
+    score: float
+    moves: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Suspicions:
+    """Each list by score, worst first. thresholds: by name, for people."""
+
+    merged: list[Merged]
+    split: list[Split]
+    wrong: list[Wrong]
+    thresholds: dict[str, Threshold]
+
+
+def suspect(found: Survey, *, strictness: float = 1.5) -> Suspicions:
+    """Look through a survey. Identities with fewer than 3 images can be split ones or hold wrong images, not merged."""
+    own_fence = _fence(found.own, strictness)
+    separation_fence = _fence(found.separation, strictness)
+    spread_fence = _fence(found.spread, strictness)
+    neighbour_fence = _fence(found.neighbour_angle, -strictness)
+    usual = _quantile(found.own, 0.5)
+    apart = _quantile(found.neighbour_angle, 0.05)
+    degrees = {
+        "merged": Threshold(
+            max(separation_fence, apart),
+            "the two groups of an identity's images are farther apart than the upper fence of all identities' "
+            "separations, and than the 5% nearest neighbours; the smaller one holds together as identities do",
+        ),
+        "split": Threshold(
+            min(neighbour_fence, usual),
+            "two identities' means are each other's nearest, nearer than the lower fence of such angles, and than "
+            "half of all images are to their own identity's mean",
+        ),
+        "wrong": Threshold(
+            own_fence,
+            "an image is farther from the mean of its identity's other images than the upper fence of such angles, "
+            "and nearer to another identity's mean",
+        ),
+        "moves": Threshold(
+            _quantile(found.own, 0.75),
+            "a wrong image moves to the other identity if it is as near to its mean as three of four images are to "
+            "their own; else it is dropped",
+        ),
+    }
+    split = _split(found, degrees["split"].angle)
+    merged = _merged(found, degrees["merged"].angle, spread_fence)
+    wrong = _wrong(found, degrees["wrong"].angle, degrees["moves"].angle, merged, split)
+    return Suspicions(merged, split, wrong, degrees)
+
+
+def _merged(found: Survey, threshold: float, spread_fence: float) -> list[Merged]:
+    is_one = (
+        (found.separation > threshold)
+        & (found.second_count >= np.maximum(SMALLEST_GROUP, SMALLEST_SHARE * found.counts))
+        & (found.second_spread <= spread_fence)
+    )
+    suspects = []
+    for number in np.flatnonzero(is_one).tolist():
+        here = found.images_of(number)
+        images = found.positions[here][found.second[here]]
+        separation = float(found.separation[number])
+        suspects.append(Merged(number, separation / threshold, separation, images))
+    return sorted(suspects, key=lambda each: (-each.score, each.number))
+
+
+def _split(found: Survey, threshold: float) -> list[Split]:
+    numbers = np.arange(len(found.identities))
+    mutual = (found.neighbour >= 0) & (found.neighbour[found.neighbour] == numbers) & (numbers < found.neighbour)
+    suspects = []
+    for number in np.flatnonzero(mutual & (found.neighbour_angle < threshold)).tolist():
+        other = int(found.neighbour[number])
+        keep, leaves = (number, other) if found.counts[number] >= found.counts[other] else (other, number)
+        between = float(found.neighbour_angle[number])
+        suspects.append(Split(keep, leaves, threshold / max(between, 1e-6), between))
+    return sorted(suspects, key=lambda each: (-each.score, each.keep))
+
+
+def _wrong(found: Survey, threshold: float, moves: float, merged: list[Merged], split: list[Split]) -> list[Wrong]:
+    person = np.arange(len(found.identities))
+    for each in split:
+        person[each.other] = each.keep
+    told = np.zeros(len(found.owner), dtype=np.bool_)
+    for one in merged:  # far from the mean of both: neither group's images are wrong for that
+        told[found.images_of(one.number)] = True
+    is_wrong: NDArray[np.bool_] = (
+        (found.own > threshold)
+        & (found.nearest >= 0)
+        & (found.nearest_angle < found.own)
+        & (person[found.nearest] != person[found.owner])
+        & ~told
+    )
+    suspects = [
+        Wrong(place, float(found.own[place] - found.nearest_angle[place]), bool(found.nearest_angle[place] <= moves))
+        for place in np.flatnonzero(is_wrong).tolist()
+    ]
+    return sorted(suspects, key=lambda each: (-each.score, each.place))
+
+
+def _quantile(values: Floats, share: float) -> float:
+    known = values[np.isfinite(values)]
+    return float(np.quantile(known, share)) if len(known) else float("inf")
+
+
+def _fence(values: Floats, strictness: float) -> float:
+    """The upper one; with a negative ``strictness`` the lower one."""
+    low, high = _quantile(values, 0.25), _quantile(values, 0.75)
+    if not np.isfinite(high):
+        return float("inf") if strictness >= 0 else float("-inf")
+    return high + strictness * (high - low) if strictness >= 0 else low + strictness * (high - low)
