@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 TILE = 4096
+ROUNDS = 20  # of 2-means: it seldom takes more than five
+SMALLEST_GROUP = 3  # images of a second person: fewer are noise
+SMALLEST_SHARE = 0.2
 
 
 def unit(rows: Floats) -> Floats:
@@ -38,9 +41,9 @@ def to_the_others(units: Floats) -> Floats:
 
 
 @dataclass(frozen=True)
-class Halves:
+class Groups:
     """An identity's images in two groups. second: [n] bool, the smaller one. separation: angle between the groups'
-    means. spread: of the smaller one, median angle of its images to the mean of its others; NaN below two images.
+    means. spread: of the smaller one, median angle of its images to the mean of its others.
     """
 
     second: NDArray[np.bool_]
@@ -48,28 +51,51 @@ class Halves:
     spread: float
 
 
-def two_groups(units: Floats, *, rounds: int = 20) -> Halves:
-    """Spherical 2-means of n >= 2 images, begun with the pair that is farthest apart; no randomness.
+def two_groups(units: Floats) -> Groups | None:
+    """The images [n, D] of an identity in two groups, each of which could be a person; None where there are too few.
 
-    Two people in one folder: two groups whose means are far apart and which hold together, each in itself.
+    Spherical 2-means. A group of fewer than 3 images, or of less than a fifth, or that is spread more than twice as
+    wide as the other one, is no person but images that belong to nobody here: it is left out, and the rest looked at
+    again. So an identity with a few wrong images is not taken for two people, nor do they hide a second one.
     """
-    cosines = units @ units.T if len(units) <= TILE else units @ units[:TILE].T
+    left = np.arange(len(units))
+    while len(left) >= 2 * SMALLEST_GROUP:
+        labels = _two_means(units[left])
+        sizes = np.bincount(labels, minlength=2)
+        small = int(np.argmin(sizes))
+        spreads = [_spread(units[left][labels == group]) for group in (small, 1 - small)]
+        if sizes[small] >= max(SMALLEST_GROUP, SMALLEST_SHARE * len(left)) and spreads[0] <= 2 * spreads[1]:
+            second = np.zeros(len(units), dtype=np.bool_)
+            second[left[labels == small]] = True
+            one, other = (_mean(units[left][labels == group]) for group in (0, 1))
+            return Groups(second, float(angle(np.sum(one * other))), spreads[0])
+        if sizes[small] == 0:  # all images are the same
+            return None
+        left = left[labels != small]
+    return None
+
+
+def _two_means(units: Floats) -> NDArray[np.int64]:
+    """[n] 0 or 1: begun with the pair that is farthest apart, so without randomness."""
+    cosines = units @ units[:TILE].T
     one, other = np.unravel_index(int(np.argmin(cosines)), cosines.shape)
     means = np.stack([units[one], units[other]])
-    groups = np.zeros(len(units), dtype=np.int64)
-    for _ in range(rounds):
-        now = np.argmax(units @ means.T, axis=1)
-        if now.min() == now.max():  # all in one: no two groups
-            break
-        changed = bool(np.any(now != groups))
-        groups = now
-        means = unit(np.stack([units[groups == 0].mean(axis=0), units[groups == 1].mean(axis=0)]))
-        if not changed:
-            break
-    second = groups == (1 if 2 * np.count_nonzero(groups) <= len(groups) else 0)
-    of_second = to_the_others(units[second])
-    spread = float(np.median(of_second)) if len(of_second) > 1 else float("nan")
-    return Halves(second, float(angle(np.sum(means[0] * means[1]))), spread)
+    labels = np.zeros(len(units), dtype=np.int64)
+    for _ in range(ROUNDS):
+        now: NDArray[np.int64] = np.argmax(units @ means.T, axis=1)
+        if now.min() == now.max() or np.array_equal(now, labels):
+            return now
+        labels = now
+        means = np.stack([_mean(units[labels == 0]), _mean(units[labels == 1])])
+    return labels
+
+
+def _mean(units: Floats) -> Floats:
+    return unit(units.sum(axis=0))
+
+
+def _spread(units: Floats) -> float:
+    return float(np.median(to_the_others(units))) if len(units) > 1 else float("inf")
 
 
 def nearest_other(

@@ -82,9 +82,10 @@ def survey(
         if len(units) < 2:
             continue
         spread[number] = np.median(own[here])
-        halves = two_groups(units)
-        second[here] = halves.second
-        separation[number], second_spread[number] = halves.separation, halves.spread
+        groups = two_groups(units)
+        if groups is not None:
+            second[here] = groups.second
+            separation[number], second_spread[number] = groups.separation, groups.spread
     numbers = np.arange(len(present))
     neighbour, neighbour_angle = nearest_other(means, means, numbers, device=device)
     nearest = np.empty(len(rows), dtype=np.int64)

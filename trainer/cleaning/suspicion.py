@@ -13,9 +13,6 @@ from numpy.typing import NDArray
 from trainer.cleaning.angles import Floats
 from trainer.cleaning.survey import Survey, Whole
 
-SMALLEST_GROUP = 3  # images of a second person: fewer are noise
-SMALLEST_SHARE = 0.2
-
 
 @dataclass(frozen=True)
 class Threshold:
@@ -70,7 +67,7 @@ class Suspicions:
 
 
 def suspect(found: Survey, *, strictness: float = 1.5) -> Suspicions:
-    """Look through a survey. Identities with fewer than 3 images can be split ones or hold wrong images, not merged."""
+    """Look through a survey. An identity of fewer than 6 images is never called merged: it cannot hold two groups."""
     own_fence = _fence(found.own, strictness)
     separation_fence = _fence(found.separation, strictness)
     spread_fence = _fence(found.spread, strictness)
@@ -94,9 +91,8 @@ def suspect(found: Survey, *, strictness: float = 1.5) -> Suspicions:
             "and nearer to another identity's mean",
         ),
         "moves": Threshold(
-            _quantile(found.own, 0.75),
-            "a wrong image moves to the other identity if it is as near to its mean as three of four images are to "
-            "their own; else it is dropped",
+            own_fence,
+            "a wrong image moves to the other identity if it would not be suspicious there; else it is dropped",
         ),
     }
     split = _split(found, degrees["split"].angle)
@@ -106,11 +102,7 @@ def suspect(found: Survey, *, strictness: float = 1.5) -> Suspicions:
 
 
 def _merged(found: Survey, threshold: float, spread_fence: float) -> list[Merged]:
-    is_one = (
-        (found.separation > threshold)
-        & (found.second_count >= np.maximum(SMALLEST_GROUP, SMALLEST_SHARE * found.counts))
-        & (found.second_spread <= spread_fence)
-    )
+    is_one = (found.separation > threshold) & (found.second_spread <= spread_fence)
     suspects = []
     for number in np.flatnonzero(is_one).tolist():
         here = found.images_of(number)
