@@ -60,7 +60,11 @@ def read_candidates(path: Path | None, losses: Sequence[str]) -> dict[str, list[
 def settings(loss: str, candidate: Candidate, base: Mapping[str, Any]) -> dict[str, Any]:
     """The tables head and optimizer of a run: ``base`` is the run's configuration as plain values."""
     head = base.get("head", {})
-    kept = {key: head[key] for key in ("scale", "tolerance", *(OF_SFACE if loss == "sface" else ())) if key in head}
+    kept = {
+        key: head[key]
+        for key in ("scale", "tolerance", "sample_rate", *(OF_SFACE if loss == "sface" else ()))
+        if key in head
+    }
     return {
         "head": {**kept, **PUBLISHED[loss], **candidate.get("head", {})},
         "optimizer": {**base.get("optimizer", {}), **candidate.get("optimizer", {})},

@@ -49,9 +49,11 @@ def interval(values: NDArray[np.floating] | Right) -> Interval:
     """
     seeds, pairs = values.shape
     draw = np.random.default_rng(0)
-    of_pairs = draw.multinomial(pairs, np.full(pairs, 1 / pairs), size=RESAMPLES) / pairs
-    of_seeds = draw.multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES) / seeds
-    means = np.einsum("rs,rs->r", of_seeds, of_pairs @ values.T.astype(np.float64))
+    exact = values.T.astype(np.float64)
+    means = np.empty(RESAMPLES)
+    for at in range(RESAMPLES):  # one at a time: a table [R, P] of millions of pairs would take gigabytes
+        weight = np.bincount(draw.integers(pairs, size=pairs), minlength=pairs) @ exact / pairs
+        means[at] = weight[draw.integers(seeds, size=seeds)].mean()
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(values.mean()), float(low), float(high))
 
