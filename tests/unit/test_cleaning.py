@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from data_pipeline.relabel import DROP, read_relabel
-from trainer.cleaning.angles import angle, nearest_other, to_the_others, two_groups, unit
+from trainer.cleaning.angles import angle, halves, in_scatters, nearest_other, to_the_others, two_groups, unit
 from trainer.cleaning.relabelling import relabel_lines
 from trainer.cleaning.survey import Survey, survey
 from trainer.cleaning.suspicion import suspect
@@ -48,6 +48,26 @@ def test_a_few_wrong_images_are_no_second_person() -> None:
 
 def test_equal_images_are_one_group() -> None:
     assert two_groups(np.tile(np.array([[0.6, 0.8]], dtype=np.float32), (8, 1))) is None
+
+
+def test_one_person_in_two_folders_is_a_likeness_of_one() -> None:
+    """Whatever the scatter, and however many images each folder has; another person is far from it."""
+    draw = np.random.default_rng(6)
+    people = unit(draw.normal(size=(400, 64)).astype(np.float32))
+    for scatter, sizes in ((0.02, (8, 8)), (0.05, (30, 8))):
+        found = []
+        for one, other in ((0, 0), (0, 1)):
+            for number in range(200):
+                rows = [
+                    unit(people[number + each] + scatter * draw.normal(size=(size, 64)).astype(np.float32))
+                    for each, size in zip((one, other), sizes, strict=True)
+                ]
+                means = [unit(each.sum(axis=0)) for each in rows]
+                between = np.float32([angle(np.sum(means[0] * means[1]))])
+                found.append(float(in_scatters(between, *(np.float32([halves(each)]) for each in rows))[0]))
+        assert np.median(found[:200]) == pytest.approx(1, abs=0.05)
+        assert max(found[:200]) < min(found[200:]) / 3
+    assert np.isnan(halves(people[:1]))
 
 
 @pytest.mark.parametrize("tile", [3, 4096])

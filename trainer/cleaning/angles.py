@@ -75,6 +75,27 @@ def two_groups(units: Floats) -> Groups | None:
     return None
 
 
+def halves(units: Floats) -> float:
+    """Angle between the means of every other image and of the rest, of n >= 2 images: how well n images know their
+    mean. NaN for fewer.
+    """
+    if len(units) < 2:
+        return float("nan")
+    return float(angle(np.sum(_mean(units[::2]) * _mean(units[1::2]))))
+
+
+def in_scatters(between: Floats, one: Floats, other: Floats) -> Floats:
+    """The angle between the means of two sets of images over what it would be if both were of one person.
+
+    one, other: angle of the halves of each. The mean of n images has a variance of s^2/n, each of its halves of
+    2 s^2/n, so halves of one set are h^2 = 4 s^2/n apart and the means of two sets (h_1^2 + h_2^2) / 4: around 1 for
+    one person in two sets, however many images each has and however far those lie from each other.
+    """
+    expected = np.sqrt((one.astype(np.float64) ** 2 + other.astype(np.float64) ** 2) / 4)
+    found: Floats = (between / np.maximum(expected, 1e-3)).astype(np.float32)
+    return found
+
+
 def _two_means(units: Floats) -> NDArray[np.int64]:
     """[n] 0 or 1: begun with the pair that is farthest apart, so without randomness."""
     cosines = units @ units[:TILE].T

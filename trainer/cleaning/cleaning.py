@@ -125,7 +125,7 @@ def cleaning_numbers(found: Survey, suspicions: Suspicions, source: Source) -> d
     return {
         "step": source.step,
         "thresholds": {
-            name: {"degrees": _number(each.angle), "reason": each.reason}
+            name: {("ratio" if name == "split" else "degrees"): _of(name, each.value), "reason": each.reason}
             for name, each in suspicions.thresholds.items()
         },
         "merged": [
@@ -147,6 +147,7 @@ def cleaning_numbers(found: Survey, suspicions: Suspicions, source: Source) -> d
              "spread": _number(found.spread[number]), "mean_to_center": _number(found.mean_to_center[number]),
              "nearest": identity[found.neighbour[number]] if found.neighbour[number] >= 0 else None,
              "nearest_angle": _number(found.neighbour_angle[number]),
+             "likeness": _of("split", float(found.likeness[number])),
              "separation": _number(found.separation[number])}
             for number in range(len(identity))
         ],
@@ -163,6 +164,10 @@ def _wrong(found: Survey, place: int, moves: bool) -> dict[str, Any]:
         "to_nearest_center": _number(found.nearest_center[place]),
         "moves": moves,
     }
+
+
+def _of(name: str, threshold: float) -> float | None:
+    return (round(threshold, 3) if np.isfinite(threshold) else None) if name == "split" else _number(threshold)
 
 
 def _number(angle: float) -> float | None:

@@ -27,7 +27,7 @@ def cleaning_page(
     return environment.get_template("page.html.j2").render(
         title=title,
         facts=facts,
-        thresholds=[(name, float(np.degrees(each.angle)), each.reason) for name, each in suspicions.thresholds.items()],
+        thresholds=[(name, _shown(name, each.value), each.reason) for name, each in suspicions.thresholds.items()],
         chart=_chart(found, suspicions),
         kinds=[
             (
@@ -58,11 +58,15 @@ def by_identity(found: Survey, wrong: list[Wrong]) -> dict[int, list[Wrong]]:
     return dict(sorted(grouped.items(), key=lambda item: (-len(item[1]), -item[1][0].score, item[0])))
 
 
+def _shown(name: str, value: float) -> str:
+    return f"{value:.2f}" if name == "split" else f"{np.degrees(value):.1f}°"
+
+
 def _chart(found: Survey, suspicions: Suspicions) -> str:
     """Distributions of the three angles, with their thresholds."""
-    curves: list[tuple[str, Any, str, str]] = [
+    curves: list[tuple[str, Any, str | None, str]] = [
         ("image to the mean of the others", found.own, "wrong", BLUE),
-        ("mean to the nearest other mean", found.neighbour_angle, "split", GREEN),
+        ("mean to the nearest other mean", found.neighbour_angle, None, GREEN),
         ("two groups of an identity", found.separation, "merged", RED),
     ]
     with drawing_style():
@@ -70,7 +74,7 @@ def _chart(found: Survey, suspicions: Suspicions) -> str:
         for axes, (name, values, kind, color) in zip(figure.subplots(1, 3), curves, strict=True):
             known = np.degrees(values[np.isfinite(values)])
             axes.hist(known, bins=40, color=color)
-            threshold = float(np.degrees(suspicions.thresholds[kind].angle))
+            threshold = float("inf") if kind is None else float(np.degrees(suspicions.thresholds[kind].value))
             if np.isfinite(threshold):
                 axes.axvline(threshold, color="#22282E", linestyle="--", linewidth=1.2)
             axes.set_title(name)

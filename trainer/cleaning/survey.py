@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from trainer.cleaning.angles import Floats, angle, nearest_other, to_the_others, two_groups, unit
+from trainer.cleaning.angles import Floats, angle, halves, in_scatters, nearest_other, to_the_others, two_groups, unit
 from trainer.cleaning.embedding_pass import Half
 
 Whole = NDArray[np.int64]
 WINDOW = 16384  # images whose nearest other identity is looked for together
+SMALLEST_HALF = 4  # images, to be halved again
 FAR = 3.0 * 1.4826  # median absolute deviations, scaled to a normal distribution's standard deviation
 
 
@@ -24,10 +25,12 @@ class Survey:
 
     Of images: positions [M] in the data set; owner [M], number of the identity in ``identities``; own [M], angle to
     the mean of the identity's other images; own_center [M], to the identity's trained center; nearest [M], number of
-    the identity (neither the own nor its nearest) whose mean is nearest, and nearest_angle [M]; nearest_center [M],
+    the other identity whose mean is nearest, and nearest_angle [M]; nearest_center [M],
     angle to the nearest other trained center.
     Of identities: identities [C], counts [C], spread [C], the median of ``own``; mean_to_center [C]; neighbour [C],
-    number of the identity whose mean is nearest, and neighbour_angle [C]; separation [C], second_count [C],
+    number of the identity whose mean is nearest, and neighbour_angle [C]; likeness [C], that angle over what it would
+    be if both were one person, and own_likeness [C], the same for the two halves of the identity itself (NaN below 8
+    images), see :func:`trainer.cleaning.angles.in_scatters`; separation [C], second_count [C],
     second_spread [C]: of its two groups; second [M], whether an image is in the smaller one.
     """
 
@@ -45,6 +48,8 @@ class Survey:
     mean_to_center: Floats
     neighbour: Whole
     neighbour_angle: Floats
+    likeness: Floats
+    own_likeness: Floats
     separation: Floats
     second_count: Whole
     second_spread: Floats
@@ -72,13 +77,20 @@ def survey(
     means = np.zeros((len(present), embeddings.shape[1]), dtype=np.float32)
     own, own_center = (np.full(len(rows), np.nan, dtype=np.float32) for _ in range(2))
     second = np.zeros(len(rows), dtype=np.bool_)
-    spread, separation, second_spread = (np.full(len(present), np.nan, dtype=np.float32) for _ in range(3))
+    spread, separation, second_spread, scatter, own_likeness = (
+        np.full(len(present), np.nan, dtype=np.float32) for _ in range(5)
+    )
     for number in range(len(present)):
         here = slice(starts[number], starts[number + 1])
         units = unit(embeddings[rows[here]].astype(np.float32))
         own[here] = to_the_others(units)
         own_center[here] = angle(units @ of_center[number])
-        means[number] = _robust_mean(units, own[here])
+        near = units[_near(own[here])]
+        means[number] = unit(near.sum(axis=0))
+        scatter[number] = halves(near)
+        if len(near) >= 2 * SMALLEST_HALF:
+            one, other = (np.array([halves(near[begin::2])], dtype=np.float32) for begin in (0, 1))
+            own_likeness[number] = in_scatters(scatter[number : number + 1], one, other)[0]
         if len(units) < 2:
             continue
         spread[number] = np.median(own[here])
@@ -88,25 +100,26 @@ def survey(
             separation[number], second_spread[number] = groups.separation, groups.spread
     numbers = np.arange(len(present))
     neighbour, neighbour_angle = nearest_other(means, means, numbers, device=device)
+    likeness = in_scatters(neighbour_angle, scatter, scatter[neighbour])
+    likeness[neighbour < 0] = np.nan
     nearest = np.empty(len(rows), dtype=np.int64)
     nearest_angle, nearest_center = (np.empty(len(rows), dtype=np.float32) for _ in range(2))
     for at in range(0, len(rows), WINDOW):
         here = slice(at, at + WINDOW)
         units = unit(embeddings[rows[here]].astype(np.float32))
-        # Somebody's second folder is near to all of their images: not a reason to call each of them wrong.
         nearest[here], nearest_angle[here] = nearest_other(units, means, owner[here], device=device)
         _, nearest_center[here] = nearest_other(units, of_center, owner[here], device=device)
     return Survey(
         positions[rows], owner, own, own_center, nearest, nearest_angle, nearest_center, second, present, counts,
-        spread, angle(np.sum(means * of_center, axis=1)), neighbour, neighbour_angle, separation,
-        np.bincount(owner[second], minlength=len(present)), second_spread,
+        spread, angle(np.sum(means * of_center, axis=1)), neighbour, neighbour_angle, likeness, own_likeness,
+        separation, np.bincount(owner[second], minlength=len(present)), second_spread,
     )  # fmt: skip
 
 
-def _robust_mean(units: Floats, own: Floats) -> Floats:
-    """Mean direction without the images that lie far from the others, as long as those are a minority."""
-    if len(units) < 3:
-        return unit(units.sum(axis=0))
+def _near(own: Floats) -> NDArray[np.bool_]:
+    """[n] images that do not lie far from the others of their identity, as long as those that do are a minority."""
+    if len(own) < 3:
+        return np.ones(len(own), dtype=np.bool_)
     middle = np.median(own)
-    near = own <= middle + FAR * max(float(np.median(np.abs(own - middle))), 1e-3)
-    return unit(units[near].sum(axis=0))
+    near: NDArray[np.bool_] = own <= middle + FAR * max(float(np.median(np.abs(own - middle))), 1e-3)
+    return near

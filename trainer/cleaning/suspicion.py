@@ -1,6 +1,6 @@
 """Which identities look merged, split or noisy, by fences that the run's own statistics give.
 
-A fence is Tukey's: the upper one of values with quartiles Q1, Q3 is Q3 + k (Q3 - Q1), the lower one Q1 - k (Q3 - Q1).
+A fence is Tukey's: of values with quartiles Q1, Q3 it is Q3 + k (Q3 - Q1).
 Quartiles do not move for errors in less than a quarter of the identities, so no threshold depends on how bad, or how
 well trained, a network is. k (``strictness``, 1.5 as usual): larger ones find less and err less.
 """
@@ -13,12 +13,15 @@ from numpy.typing import NDArray
 from trainer.cleaning.angles import Floats
 from trainer.cleaning.survey import Survey, Whole
 
+FEWEST = 8  # identities of 8 images or more, for quartiles of their likeness
+LIKENESS = 1.5  # where there are not so many
+
 
 @dataclass(frozen=True)
 class Threshold:
-    """Angle in radians, and in words where it comes from."""
+    """value: an angle in radians, or, of split identities, a ratio of angles; and in words where it comes from."""
 
-    angle: float
+    value: float
     reason: str
 
 
@@ -36,7 +39,7 @@ class Merged:
 
 @dataclass(frozen=True)
 class Split:
-    """One person in two folders. keep, other: numbers; keep has more images. score: threshold over angle."""
+    """One person in two folders. keep, other: numbers; keep has more images. score: threshold over likeness."""
 
     keep: int
     other: int
@@ -71,19 +74,17 @@ def suspect(found: Survey, *, strictness: float = 1.5) -> Suspicions:
     own_fence = _fence(found.own, strictness)
     separation_fence = _fence(found.separation, strictness)
     spread_fence = _fence(found.spread, strictness)
-    neighbour_fence = _fence(found.neighbour_angle, -strictness)
-    usual = _quantile(found.own, 0.5)
     apart = _quantile(found.neighbour_angle, 0.05)
-    degrees = {
+    thresholds = {
         "merged": Threshold(
             max(separation_fence, apart),
             "the two groups of an identity's images are farther apart than the upper fence of all identities' "
             "separations, and than the 5% nearest neighbours; the smaller one holds together as identities do",
         ),
         "split": Threshold(
-            min(neighbour_fence, usual),
-            "two identities' means are each other's nearest, nearer than the lower fence of such angles, and than "
-            "half of all images are to their own identity's mean",
+            _likeness_fence(found.own_likeness, strictness),
+            "two identities' means are each other's nearest, and as near (in units of what their own scatter lets "
+            "expect of one person, 1) as the means of two halves of one identity are",
         ),
         "wrong": Threshold(
             own_fence,
@@ -95,10 +96,10 @@ def suspect(found: Survey, *, strictness: float = 1.5) -> Suspicions:
             "a wrong image moves to the other identity if it would not be suspicious there; else it is dropped",
         ),
     }
-    split = _split(found, degrees["split"].angle)
-    merged = _merged(found, degrees["merged"].angle, spread_fence)
-    wrong = _wrong(found, degrees["wrong"].angle, degrees["moves"].angle, merged, split)
-    return Suspicions(merged, split, wrong, degrees)
+    split = _split(found, thresholds["split"].value)
+    merged = _merged(found, thresholds["merged"].value, spread_fence)
+    wrong = _wrong(found, thresholds["wrong"].value, thresholds["moves"].value, merged, split)
+    return Suspicions(merged, split, wrong, thresholds)
 
 
 def _merged(found: Survey, threshold: float, spread_fence: float) -> list[Merged]:
@@ -116,11 +117,11 @@ def _split(found: Survey, threshold: float) -> list[Split]:
     numbers = np.arange(len(found.identities))
     mutual = (found.neighbour >= 0) & (found.neighbour[found.neighbour] == numbers) & (numbers < found.neighbour)
     suspects = []
-    for number in np.flatnonzero(mutual & (found.neighbour_angle < threshold)).tolist():
+    for number in np.flatnonzero(mutual & (found.likeness < threshold)).tolist():
         other = int(found.neighbour[number])
         keep, leaves = (number, other) if found.counts[number] >= found.counts[other] else (other, number)
-        between = float(found.neighbour_angle[number])
-        suspects.append(Split(keep, leaves, threshold / max(between, 1e-6), between))
+        score = threshold / max(float(found.likeness[number]), 1e-3)
+        suspects.append(Split(keep, leaves, score, float(found.neighbour_angle[number])))
     return sorted(suspects, key=lambda each: (-each.score, each.keep))
 
 
@@ -151,8 +152,14 @@ def _quantile(values: Floats, share: float) -> float:
 
 
 def _fence(values: Floats, strictness: float) -> float:
-    """The upper one; with a negative ``strictness`` the lower one."""
+    """The upper one; infinity where nothing is known."""
     low, high = _quantile(values, 0.25), _quantile(values, 0.75)
-    if not np.isfinite(high):
-        return float("inf") if strictness >= 0 else float("-inf")
-    return high + strictness * (high - low) if strictness >= 0 else low + strictness * (high - low)
+    return high + strictness * (high - low) if np.isfinite(high) else high
+
+
+def _likeness_fence(own: Floats, strictness: float) -> float:
+    """Of what is still one person: Q3 + (2 - k) (Q3 - Q1), so Q3 and half a range more at k = 1.5, less at larger k."""
+    if np.count_nonzero(np.isfinite(own)) < FEWEST:
+        return LIKENESS - (strictness - 1.5)
+    low, high = _quantile(own, 0.25), _quantile(own, 0.75)
+    return high + (2.0 - strictness) * (high - low)
