@@ -140,9 +140,14 @@ def test_known_errors_are_found_and_nothing_else(tmp_path: Path) -> None:
     assert wrong.keys() == data.flipped.keys() | data.strangers
     assert {image for image, each in wrong.items() if not each.moves} == data.strangers
 
+    cautious = relabel_lines(found, suspicions, num_classes=PEOPLE, records="train.rec")
+    assert sorted(line.split("\t")[1] for line in cautious if "\tdrop\tnoisy" in line) == sorted(map(str, wrong))
+
     # As a relabel file: whoever was wrong is put right, nobody else is touched.
     path = tmp_path / "relabel.tsv"
-    path.write_text("\n".join(relabel_lines(found, suspicions, num_classes=PEOPLE, records="train.rec")) + "\n")
+    path.write_text(
+        "\n".join(relabel_lines(found, suspicions, num_classes=PEOPLE, records="train.rec", move=True)) + "\n"
+    )
     after = read_relabel(path).apply(data.labels, path)
     expected = data.labels.copy()
     for k in range(3):

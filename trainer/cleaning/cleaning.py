@@ -32,6 +32,7 @@ def clean(
     records: Path | None,
     batch_size: int,
     strictness: float,
+    move: bool = False,
     world: World,
 ) -> str | None:
     """Write ``output``, which must not exist; all ranks call it and must see the same disk. Returns, on the first
@@ -68,7 +69,7 @@ def clean(
                 rows = open_file(embeddings)
                 found = survey(rows, order, identities[order], source.centers, device=world.device)
                 suspicions = suspect(found, strictness=strictness)
-                _write(draft, found, suspicions, source, len(order))
+                _write(draft, found, suspicions, source, len(order), move=move)
                 del rows
                 embeddings.unlink()
                 draft.rename(output)
@@ -90,7 +91,7 @@ def _begin(output: Path, draft: Path) -> None:
     draft.mkdir()
 
 
-def _write(draft: Path, found: Survey, suspicions: Suspicions, source: Source, images: int) -> None:
+def _write(draft: Path, found: Survey, suspicions: Suspicions, source: Source, images: int, *, move: bool) -> None:
     facts = {
         "checkpoint": str(source.folder.absolute()),
         "records": ", ".join(map(str, source.records)),
@@ -98,7 +99,7 @@ def _write(draft: Path, found: Survey, suspicions: Suspicions, source: Source, i
         "images": f"{len(found.positions):,}" + _unusable(images - len(found.positions)),
     }
     records = ", ".join(path.name for path in source.records)
-    lines = relabel_lines(found, suspicions, num_classes=len(source.centers), records=records)
+    lines = relabel_lines(found, suspicions, num_classes=len(source.centers), records=records, move=move)
     write_file(draft / "relabel.tsv", "\n".join(lines) + "\n")
     numbers = cleaning_numbers(found, suspicions, source)
     write_file(draft / "cleaning.json", json.dumps(numbers, indent=1, allow_nan=False) + "\n")

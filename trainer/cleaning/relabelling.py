@@ -6,9 +6,12 @@ from trainer.cleaning.survey import Survey
 from trainer.cleaning.suspicion import Suspicions
 
 
-def relabel_lines(found: Survey, suspicions: Suspicions, *, num_classes: int, records: str) -> list[str]:
+def relabel_lines(
+    found: Survey, suspicions: Suspicions, *, num_classes: int, records: str, move: bool = False
+) -> list[str]:
     """Split identities become one; the smaller group of a merged one gets a new number from ``num_classes`` on; a
-    wrong image moves or leaves. Every line says why; each can be deleted by hand, or turned off by a ``#``.
+    wrong image leaves, or where ``move`` says so and it may, goes to whom it looks like. Every line says why; each can
+    be deleted by hand, or turned off by a ``#``.
     """
     lines = [f"# pfc data clean, of {records}", "# apply: pfc data reshard INPUT --output DIR --relabel-file FILE"]
     identity = found.identities.tolist()
@@ -26,7 +29,7 @@ def relabel_lines(found: Survey, suspicions: Suspicions, *, num_classes: int, re
     for wrong in suspicions.wrong:
         other = int(found.nearest[wrong.place])
         # Whoever leaves for another identity takes what moves to it along.
-        target = becomes.get(other, identity[other]) if wrong.moves else "drop"
+        target = becomes.get(other, identity[other]) if move and wrong.moves else "drop"
         lines.append(
             f"image\t{found.positions[wrong.place]}\t{target}\tnoisy: {_degrees(found.own[wrong.place])} from "
             f"{identity[found.owner[wrong.place]]}, {_degrees(found.nearest_angle[wrong.place])} from {identity[other]}"

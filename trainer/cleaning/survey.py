@@ -26,7 +26,7 @@ class Survey:
     Of images: positions [M] in the data set; owner [M], number of the identity in ``identities``; own [M], angle to
     the mean of the identity's other images; own_center [M], to the identity's trained center; nearest [M], number of
     the other identity whose mean is nearest, and nearest_angle [M]; nearest_center [M],
-    angle to the nearest other trained center.
+    angle to the nearest other trained center, and center_of [M], number of the identity whose that is.
     Of identities: identities [C], counts [C], spread [C], the median of ``own``; mean_to_center [C]; neighbour [C],
     number of the identity whose mean is nearest, and neighbour_angle [C]; likeness [C], that angle over what it would
     be if both were one person, and own_likeness [C], the same for the two halves of the identity itself (NaN below 8
@@ -41,6 +41,7 @@ class Survey:
     nearest: Whole
     nearest_angle: Floats
     nearest_center: Floats
+    center_of: Whole
     second: NDArray[np.bool_]
     identities: Whole
     counts: Whole
@@ -102,16 +103,16 @@ def survey(
     neighbour, neighbour_angle = nearest_other(means, means, numbers, device=device)
     likeness = in_scatters(neighbour_angle, scatter, scatter[neighbour])
     likeness[neighbour < 0] = np.nan
-    nearest = np.empty(len(rows), dtype=np.int64)
+    nearest, center_of = (np.empty(len(rows), dtype=np.int64) for _ in range(2))
     nearest_angle, nearest_center = (np.empty(len(rows), dtype=np.float32) for _ in range(2))
     for at in range(0, len(rows), WINDOW):
         here = slice(at, at + WINDOW)
         units = unit(embeddings[rows[here]].astype(np.float32))
         nearest[here], nearest_angle[here] = nearest_other(units, means, owner[here], device=device)
-        _, nearest_center[here] = nearest_other(units, of_center, owner[here], device=device)
+        center_of[here], nearest_center[here] = nearest_other(units, of_center, owner[here], device=device)
     return Survey(
-        positions[rows], owner, own, own_center, nearest, nearest_angle, nearest_center, second, present, counts,
-        spread, angle(np.sum(means * of_center, axis=1)), neighbour, neighbour_angle, likeness, own_likeness,
+        positions[rows], owner, own, own_center, nearest, nearest_angle, nearest_center, center_of, second, present,
+        counts, spread, angle(np.sum(means * of_center, axis=1)), neighbour, neighbour_angle, likeness, own_likeness,
         separation, np.bincount(owner[second], minlength=len(present)), second_spread,
     )  # fmt: skip
 

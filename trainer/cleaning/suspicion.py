@@ -51,7 +51,7 @@ class Split:
 class Wrong:
     """An image that looks like somebody else's. place: in the survey. score: how much nearer the other is (rad).
 
-    moves: whether it lies so near to the other as images usually do; else it belongs to nobody known.
+    moves: whether it may be moved there; else it belongs to nobody known.
     """
 
     place: int
@@ -87,13 +87,14 @@ def suspect(found: Survey, *, strictness: float = 1.5) -> Suspicions:
             "expect of one person, 1) as the means of two halves of one identity are",
         ),
         "wrong": Threshold(
-            own_fence,
-            "an image is farther from the mean of its identity's other images than the upper fence of such angles, "
-            "and nearer to another identity's mean",
+            max(0.0, _fence(found.own - found.nearest_angle, strictness)),
+            "an image is so much farther from the mean of its identity's other images than from another identity's "
+            "mean: the upper fence of such differences, at least 0",
         ),
         "moves": Threshold(
             own_fence,
-            "a wrong image moves to the other identity if it would not be suspicious there; else it is dropped",
+            "a wrong image may be moved (--noisy move) to the identity whose mean is nearest if the nearest trained "
+            "center is that identity's, too, and it would not lie farther from the mean than this fence",
         ),
     }
     split = _split(found, thresholds["split"].value)
@@ -133,14 +134,14 @@ def _wrong(found: Survey, threshold: float, moves: float, merged: list[Merged], 
     for one in merged:  # far from the mean of both: neither group's images are wrong for that
         told[found.images_of(one.number)] = True
     is_wrong: NDArray[np.bool_] = (
-        (found.own > threshold)
-        & (found.nearest >= 0)
-        & (found.nearest_angle < found.own)
+        (found.nearest >= 0)
+        & (found.own - found.nearest_angle > threshold)
         & (person[found.nearest] != person[found.owner])
         & ~told
     )
+    may_move = (found.nearest_angle <= moves) & (found.center_of == found.nearest)
     suspects = [
-        Wrong(place, float(found.own[place] - found.nearest_angle[place]), bool(found.nearest_angle[place] <= moves))
+        Wrong(place, float(found.own[place] - found.nearest_angle[place]), bool(may_move[place]))
         for place in np.flatnonzero(is_wrong).tolist()
     ]
     return sorted(suspects, key=lambda each: (-each.score, each.place))

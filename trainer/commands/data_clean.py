@@ -25,7 +25,7 @@ def clean(args: argparse.Namespace) -> int:
     with joined_world(args.device, expected_size=None, timeout_seconds=TIMEOUT_SECONDS) as world:
         line = write(
             args.run, args.output.absolute(), which=args.checkpoint, records=args.records, batch_size=args.batch_size,
-            strictness=args.strictness, world=world,
+            strictness=args.strictness, move=args.noisy == "move", world=world,
         )  # fmt: skip
     if line is not None:
         print(line)
@@ -47,6 +47,10 @@ def add_clean(commands: _Subparsers) -> None:
     parser.add_argument(
         "--strictness", metavar="K", type=float, default=1.5,
         help="fences lie K interquartile ranges outside the quartiles (default: 1.5); larger finds less, errs less",
+    )  # fmt: skip
+    parser.add_argument(
+        "--noisy", choices=["drop", "move"], default="drop",
+        help="what relabel.tsv does with noisy images: drop them (default), or move them to whom they look like, if clear",
     )  # fmt: skip
     parser.add_argument("--batch-size", metavar="N", type=int, default=64, help="images per forward pass (default: 64)")
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")
