@@ -50,7 +50,7 @@ def add_clean(commands: _Subparsers) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--noisy", choices=["drop", "move"], default="drop",
-        help="what relabel.tsv does with noisy images: drop them (default), or move them to whom they look like, if clear",
+        help="of noisy images in relabel.tsv: drop (default), or move to whom they look like where that is clear",
     )  # fmt: skip
     parser.add_argument("--batch-size", metavar="N", type=int, default=64, help="images per forward pass (default: 64)")
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")
