@@ -1,6 +1,8 @@
 """``pfc data clean`` as a user types it: what it leaves, on one rank and two, and what it says of bad input."""
 
+import fcntl
 import json
+import os
 import shutil
 import signal
 import time
@@ -130,7 +132,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other.idx", "other.rec", "there", "torn"]
 
 
-def test_killed_it_leaves_no_output_and_the_next_one_works(folder: Path) -> None:
+def test_killed_it_leaves_no_output_and_the_next_one_works(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output, draft = folder / "killed", folder / ".killed.unfinished"
     with running(pfc("data", "clean", folder / "run", "--output", output), cwd=folder) as process:
         end = time.monotonic() + 60
@@ -141,6 +143,11 @@ def test_killed_it_leaves_no_output_and_the_next_one_works(folder: Path) -> None
         process.send_signal(signal.SIGKILL)
         process.wait(30)
     assert not output.exists()
+    other = os.open(draft, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)  # as another command that is at work there
+    assert "another command is writing" in bad_input(capsys, folder / "run", "--output", output)
+    assert (draft / "embeddings.npy").exists()
+    os.close(other)
     assert clean(folder / "run", "--output", output) == 0
     assert sorted(path.name for path in output.iterdir()) == FILES
     assert not draft.exists()

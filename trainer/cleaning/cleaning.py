@@ -4,7 +4,6 @@ DIR/  report.html  cleaning.json  relabel.tsv
 """
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,13 @@ import torch.distributed as dist
 
 from data_pipeline.pending_file import write_file
 from trainer.agreement import first_rank_decides
+from trainer.cleaning.draft_folder import DraftFolder
 from trainer.cleaning.embedding_pass import create_file, embed_into, open_file
 from trainer.cleaning.page import by_identity, cleaning_page
 from trainer.cleaning.relabelling import relabel_lines
 from trainer.cleaning.source import Source, open_source
 from trainer.cleaning.survey import Survey, survey
 from trainer.cleaning.suspicion import Suspicions, suspect
-from trainer.errors import ConfigError
 from trainer.growth.together import each_rank
 from trainer.world import World
 
@@ -40,8 +39,8 @@ def clean(
 
     Everything is made in a hidden folder beside ``output`` and renamed at the end. Raises ConfigError or DataError.
     """
-    draft = output.with_name(f".{output.name}.unfinished")
-    first_rank_decides(world, lambda: _begin(output, draft))
+    draft = DraftFolder(output)
+    first_rank_decides(world, draft.begin)
     try:
         source = each_rank(
             world, lambda: open_source(run, which=which, records=records, device=world.device), "opening the run"
@@ -51,7 +50,7 @@ def clean(
             # Sorted by identity: whoever owns an image is known by where its embedding lies.
             order = np.argsort(identities, kind="stable")
             order = order[identities[order] >= 0]  # -1: a bad record
-            embeddings = draft / "embeddings.npy"
+            embeddings = draft.folder / "embeddings.npy"
             first_rank_decides(world, lambda: create_file(embeddings, len(order), source.centers.shape[1]))
 
             def embed() -> None:
@@ -69,26 +68,16 @@ def clean(
                 rows = open_file(embeddings)
                 found = survey(rows, order, identities[order], source.centers, device=world.device)
                 suspicions = suspect(found, strictness=strictness)
-                _write(draft, found, suspicions, source, len(order), move=move)
+                _write(draft.folder, found, suspicions, source, len(order), move=move)
                 del rows
                 embeddings.unlink()
-                draft.rename(output)
+                draft.publish()
                 line.append(_summary(found, suspicions, output))
 
             first_rank_decides(world, judge)
     finally:
-        if world.is_first:
-            shutil.rmtree(draft, ignore_errors=True)
+        draft.end()
     return line[0] if line else None
-
-
-def _begin(output: Path, draft: Path) -> None:
-    if output.exists() or output.is_symlink():
-        raise ConfigError(f"--output {output} exists: name a new folder")
-    if not output.parent.is_dir():
-        raise ConfigError(f"--output {output}: the folder {output.parent} does not exist: make it first")
-    shutil.rmtree(draft, ignore_errors=True)  # of one that was killed
-    draft.mkdir()
 
 
 def _write(draft: Path, found: Survey, suspicions: Suspicions, source: Source, images: int, *, move: bool) -> None:
