@@ -24,7 +24,7 @@ embedding_dim = 16
 [schedule]
 warmup = 2
 [train]
-steps = 40
+steps = 30
 [evaluation]
 pairs = ["faces/verification.bin"]
 [checkpoint]
