@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
-OWN_COMMANDS = ("data", "train", "check", "plan", "eval", "export", "report", "checkpoint", "bench", "top")
+OWN_COMMANDS = ("data", "train", "check", "plan", "eval", "export", "report", "study", "checkpoint", "bench", "top")
 COMMANDS = dict.fromkeys(OWN_COMMANDS, "trainer")
 # Of another package, which stands on its own feet and calls this one as a program: known by name alone.
 COMMANDS |= dict.fromkeys(("submit", "status", "logs", "cancel"), "deploy")

@@ -10,6 +10,7 @@ from data_pipeline.index import rebuild_index
 from data_pipeline.reader import RecordReader
 from data_pipeline.summary import describe, find_records, summarize
 from trainer.commands import verify
+from trainer.commands.data_clean import add_clean
 from trainer.commands.data_noise import add_noise
 from trainer.commands.data_pack import add_pack
 from trainer.commands.data_reshard import add_reshard
@@ -30,6 +31,7 @@ def add_parser(subparsers: _Subparsers) -> None:
     add_synth(commands)
     add_reshard(commands)
     add_noise(commands)
+    add_clean(commands)
 
 
 def inspect(args: argparse.Namespace) -> int:

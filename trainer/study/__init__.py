@@ -1,0 +1,1 @@
+"""``pfc study``: the same training under several losses and several amounts of wrong labels, and what it shows."""
