@@ -19,7 +19,7 @@ from trainer.cleaning.relabelling import relabel_lines
 from trainer.cleaning.source import Source, open_source
 from trainer.cleaning.survey import Survey, survey
 from trainer.cleaning.suspicion import Suspicions, suspect
-from trainer.growth.together import each_rank
+from trainer.each_rank import each_rank
 from trainer.world import World
 
 

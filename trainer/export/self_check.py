@@ -7,7 +7,6 @@ grows with the depth of a network. Measured on all backbones: up to 2e-6 in ONNX
 OpenCV 4.14, whose convolutions are Winograd's.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -96,9 +95,9 @@ def _in_onnxruntime(content: bytes, target: Target, samples: SampleImages, expec
 def _in_opencv(content: bytes, samples: SampleImages, expected: Embeddings) -> Check:
     if find_spec("cv2") is None:
         return Check("OpenCV", None)
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")  # 5.0 warns at every loading that it knows no targets
     import cv2
 
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # 5.0 warns at every loading of its targets
     assert samples.images.shape[2:] == (ALIGNED_SIZE, ALIGNED_SIZE)
     program = f"OpenCV {cv2.__version__}"
     pictures = [np.ascontiguousarray(image.permute(1, 2, 0).numpy()[:, :, ::-1]) for image in samples.images]
