@@ -22,7 +22,7 @@ from trainer.export.opencv_input import OpenCVInput
 
 OTHER_PYTHON = ROOT / ".venv-opencv" / "bin" / "python"
 REAL_FACES = ROOT.parent / "shared" / "faces" / "lfw_devtest.bin"
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]  # the first test waits until all networks are exported
 
 LIMIT = 1e-5  # of an embedding's length, and of cosines
 DRAWN = 4  # aligned faces
