@@ -105,25 +105,25 @@ def rank_prefix(environment: Mapping[str, str] = os.environ) -> str:
     return f"rank {environment.get('RANK', '?')}: " if several else ""
 
 
-def choose_device(name: str, local_rank: int) -> torch.device:
+def choose_device(name: str, local_rank: int, *, setting: str = "run.device") -> torch.device:
     """ "auto", "cpu", "cuda" or "cuda:N" -> device; "auto" is this rank's GPU where there is one, else the CPU.
 
-    Raises ConfigError for a GPU that is not there.
+    setting: where the name comes from, for messages. Raises ConfigError for a GPU that is not there.
     """
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    number = gpu_number(name)
+    number = gpu_number(name, setting=setting)
     if name == "cpu" or (name == "auto" and gpus == 0):
         return torch.device("cpu")
     index = local_rank if number is None else number
     if index >= gpus:
         raise ConfigError(
-            f"run.device '{name}' needs GPU {index} for local rank {local_rank}, this machine has {gpus}: "
-            "start fewer processes per node or set run.device to 'cpu'"
+            f"{setting} '{name}' needs GPU {index} for local rank {local_rank}, this machine has {gpus}: "
+            f"start fewer processes per node or set {setting} to 'cpu'"
         )
     return torch.device("cuda", index)
 
 
-def gpu_number(name: str) -> int | None:
+def gpu_number(name: str, *, setting: str = "run.device") -> int | None:
     """N of "cuda:N"; None for "auto", "cpu" and "cuda". Raises ConfigError for anything else; asks no driver."""
     if name in ("auto", "cpu", "cuda"):
         return None
@@ -132,7 +132,7 @@ def gpu_number(name: str) -> int | None:
     except RuntimeError:
         device = torch.device("meta")
     if device.type != "cuda":
-        raise ConfigError(f"run.device '{name}' is unknown: use auto, cpu, cuda or cuda:N")
+        raise ConfigError(f"{setting} '{name}' is unknown: use auto, cpu, cuda or cuda:N")
     return device.index
 
 
@@ -143,7 +143,9 @@ def prepare_deepspeed(world: World, environment: MutableMapping[str, str] = os.e
     environment["LOCAL_RANK"] = str(index)
 
 
-def launched_world(device_name: str, *, expected_size: int | None, environment: Mapping[str, str]) -> World:
+def launched_world(
+    device_name: str, *, expected_size: int | None, environment: Mapping[str, str], device_setting: str = "run.device"
+) -> World:
     """What the launcher says about this process. Raises ConfigError where it started another number than expected."""
     rank, world_size, local_rank = launched_place(environment)
     if expected_size is not None and expected_size != world_size:
@@ -154,7 +156,8 @@ def launched_world(device_name: str, *, expected_size: int | None, environment: 
     # Not every launcher says it; then all ranks are taken to be here.
     here = environment.get("LOCAL_WORLD_SIZE", "")
     local_world_size = int(here) if here.isdecimal() and int(here) > local_rank else world_size
-    return World(rank, world_size, local_rank, choose_device(device_name, local_rank), local_world_size)
+    device = choose_device(device_name, local_rank, setting=device_setting)
+    return World(rank, world_size, local_rank, device, local_world_size)
 
 
 @contextmanager
@@ -165,15 +168,18 @@ def joined_world(
     timeout_seconds: float,
     join_seconds: float = 50.0,
     group_alone: bool = False,
+    device_setting: str = "run.device",
     environment: Mapping[str, str] = os.environ,
 ) -> Iterator[World]:
     """Join the process group (gloo on CPU, NCCL on GPU) and leave it at the end.
 
     timeout_seconds: of every collective. join_seconds: until the ranks' meeting place answers. group_alone: a world of
-    one needs no group; this gives it one, which DeepSpeed wants.
+    one needs no group; this gives it one, which DeepSpeed wants. device_setting: where ``device_name`` comes from.
     Raises ConfigError, before joining, when the launcher started another number of ranks than expected.
     """
-    world = launched_world(device_name, expected_size=expected_size, environment=environment)
+    world = launched_world(
+        device_name, expected_size=expected_size, environment=environment, device_setting=device_setting
+    )
     rank, world_size, device = world.rank, world.world_size, world.device
     if device.type == "cuda":
         torch.cuda.set_device(device)

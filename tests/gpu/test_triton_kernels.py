@@ -7,7 +7,7 @@ import os
 
 import pytest
 import torch
-from kernel_agreement import Agreement
+from kernel_agreement import Agreement, AgreementTests
 
 pytestmark = [
     pytest.mark.gpu,
@@ -30,40 +30,8 @@ def test_cuda_gets_them() -> None:
     assert kernels.kernels_for(torch.device("cuda")) is kernels_triton
 
 
-@pytest.mark.parametrize("rows", [None, torch.tensor([200, 7, 8, 9, 3])])
-def test_gather_unit(rows: torch.Tensor | None) -> None:
-    AGREEMENT.of_gather_unit(rows)
-
-
-def test_encode_all_and_its_bound() -> None:
-    AGREEMENT.of_encode_all()
-
-
-@pytest.mark.parametrize("with_pairs", [True, False])
-def test_update_rows(with_pairs: bool) -> None:
-    AGREEMENT.of_update_rows(with_pairs=with_pairs)
-
-
-def test_update_dense() -> None:
-    AGREEMENT.of_update_dense()
-
-
-@pytest.mark.parametrize("rest", [0.0, 0.9])
-def test_settle_rows(rest: float) -> None:
-    AGREEMENT.of_settle_rows(rest)
-
-
-@pytest.mark.parametrize(("lowest", "cut"), [(0.1, 1e-3), (-2.0, 0.0), (2.0, 1e9)])
-def test_screening(lowest: float, cut: float) -> None:
-    AGREEMENT.of_screening(lowest, cut)
-
-
-def test_dense_coefficients() -> None:
-    AGREEMENT.of_dense_coefficients()
-
-
-def test_sample_levels() -> None:
-    AGREEMENT.of_sample_levels()
+class TestTritonKernels(AgreementTests):
+    agreement = AGREEMENT
 
 
 def test_candidates_that_do_not_fit_get_more_room(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from kernel_agreement import Agreement
+from kernel_agreement import Agreement, AgreementTests
 
 from partial_fc import kernels_native, native_library
 from partial_fc.pairs import PairBuffer
@@ -10,47 +10,13 @@ from partial_fc.workspace import Workspace
 
 pytestmark = pytest.mark.numerics
 
-AGREEMENT = Agreement(kernels_native, torch.device("cpu"))
-
 
 def test_the_compiled_kernels_were_built() -> None:
     assert native_library.available(), "this environment has a compiler: make venv builds them"
 
 
-@pytest.mark.parametrize("rows", [None, torch.tensor([200, 7, 8, 9, 3])])
-def test_gather_unit(rows: torch.Tensor | None) -> None:
-    AGREEMENT.of_gather_unit(rows)
-
-
-def test_encode_all_and_its_bound() -> None:
-    AGREEMENT.of_encode_all()
-
-
-@pytest.mark.parametrize("with_pairs", [True, False])
-def test_update_rows(with_pairs: bool) -> None:
-    AGREEMENT.of_update_rows(with_pairs=with_pairs)
-
-
-def test_update_dense() -> None:
-    AGREEMENT.of_update_dense()
-
-
-@pytest.mark.parametrize("rest", [0.0, 0.9])
-def test_settle_rows(rest: float) -> None:
-    AGREEMENT.of_settle_rows(rest)
-
-
-@pytest.mark.parametrize(("lowest", "cut"), [(0.1, 1e-3), (-2.0, 0.0), (2.0, 1e9)])
-def test_screening(lowest: float, cut: float) -> None:
-    AGREEMENT.of_screening(lowest, cut)
-
-
-def test_dense_coefficients() -> None:
-    AGREEMENT.of_dense_coefficients()
-
-
-def test_sample_levels() -> None:
-    AGREEMENT.of_sample_levels()
+class TestCompiledKernels(AgreementTests):
+    agreement = Agreement(kernels_native, torch.device("cpu"))
 
 
 def test_pairs_of_many_tiles_stay_while_their_buffer_grows() -> None:

@@ -4,6 +4,7 @@ import copy
 from dataclasses import dataclass, fields, replace
 from types import ModuleType
 
+import pytest
 import torch
 
 from partial_fc import SFace, kernels_torch
@@ -224,3 +225,37 @@ def screened(
     order = torch.argsort(pairs.rows * width + pairs.samples)
     pairs = Pairs(*(getattr(pairs, field.name)[order] for field in fields(Pairs)))
     return pairs_on(pairs, torch.device("cpu")), gradient.sum(dim=0).cpu(), sums.values.cpu()
+
+
+class AgreementTests:
+    """Every case; a subclass says of which kernels."""
+
+    agreement: Agreement
+
+    @pytest.mark.parametrize("rows", [None, torch.tensor([200, 7, 8, 9, 3])])
+    def test_gather_unit(self, rows: torch.Tensor | None) -> None:
+        self.agreement.of_gather_unit(rows)
+
+    def test_encode_all_and_its_bound(self) -> None:
+        self.agreement.of_encode_all()
+
+    @pytest.mark.parametrize("with_pairs", [True, False])
+    def test_update_rows(self, with_pairs: bool) -> None:
+        self.agreement.of_update_rows(with_pairs=with_pairs)
+
+    def test_update_dense(self) -> None:
+        self.agreement.of_update_dense()
+
+    @pytest.mark.parametrize("rest", [0.0, 0.9])
+    def test_settle_rows(self, rest: float) -> None:
+        self.agreement.of_settle_rows(rest)
+
+    @pytest.mark.parametrize(("lowest", "cut"), [(0.1, 1e-3), (-2.0, 0.0), (2.0, 1e9)])
+    def test_screening(self, lowest: float, cut: float) -> None:
+        self.agreement.of_screening(lowest, cut)
+
+    def test_dense_coefficients(self) -> None:
+        self.agreement.of_dense_coefficients()
+
+    def test_sample_levels(self) -> None:
+        self.agreement.of_sample_levels()

@@ -58,9 +58,7 @@ def bench_comparison(effort: EvalEffort, device: torch.device) -> EvalRow:
         return ShardedRows(row_blocks(count, 1), values, world)
 
     probes, gallery = rows(effort.probes), rows(effort.gallery)
-    product: Callable[[], object] = (
-        BareProduct(gallery.local, effort.probes) if device.type == "cpu" else _DeviceProduct(gallery, probes, device)
-    )
+    product = BareProduct(gallery.local.to(device), effort.probes)
 
     def bare() -> None:
         product()
@@ -70,19 +68,6 @@ def bench_comparison(effort: EvalEffort, device: torch.device) -> EvalRow:
         search(probes, gallery, effort.k, device=device)
 
     return _in_turn(COMPARISON, "comparisons", effort.probes * effort.gallery, ours, bare, effort.repetitions)
-
-
-class _DeviceProduct:
-    """The product on a GPU, a block of the gallery after the other into one buffer."""
-
-    def __init__(self, gallery: ShardedRows, probes: ShardedRows, device: torch.device) -> None:
-        self._blocks = [block.to(device) for _, block in gallery.local_blocks()]
-        self._probes = probes.local.to(device)
-        self._output = torch.empty(len(self._blocks[0]), len(self._probes), device=device)
-
-    def __call__(self) -> None:
-        for block in self._blocks:
-            torch.mm(block, self._probes.T, out=self._output[: len(block)])
 
 
 def _in_turn(

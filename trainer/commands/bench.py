@@ -110,7 +110,7 @@ def _run(arguments: argparse.Namespace) -> ExitCode:
     _check(arguments)
     rows: list[Row] = []
     skipped: list[Skipped] = []
-    with joined_world(arguments.device, expected_size=None, timeout_seconds=600.0) as world:
+    with joined_world(arguments.device, expected_size=None, timeout_seconds=600.0, device_setting="--device") as world:
         if min(arguments.classes) < 2 * world.world_size:
             raise ConfigError(f"--classes {min(arguments.classes)}: every rank needs at least two")
         threads = arguments.threads or max(1, (os.cpu_count() or 1) // world.world_size)

@@ -59,7 +59,7 @@ def _run(arguments: argparse.Namespace) -> ExitCode:
 
     keep_freed_memory()  # as in training: else every other batch pays for fresh pages
     try:
-        device = choose_device(arguments.device, local_rank=0)
+        device = choose_device(arguments.device, local_rank=0, setting="--device")
     except ConfigError as error:
         raise ConfigError(str(error).replace("run.device", "--device")) from None
     effort = EvalEffort(

@@ -22,7 +22,9 @@ def clean(args: argparse.Namespace) -> int:
         raise ConfigError("--strictness and --batch-size: give numbers above 0; 1.5 and 64 are usual")
     from trainer.cleaning.cleaning import clean as write  # torch and matplotlib: the other commands do without
 
-    with joined_world(args.device, expected_size=None, timeout_seconds=TIMEOUT_SECONDS) as world:
+    with joined_world(
+        args.device, expected_size=None, timeout_seconds=TIMEOUT_SECONDS, device_setting="--device"
+    ) as world:
         line = write(
             args.run, args.output.absolute(), which=args.checkpoint, records=args.records, batch_size=args.batch_size,
             strictness=args.strictness, move=args.noisy == "move", world=world,

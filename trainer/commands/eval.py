@@ -100,7 +100,9 @@ def add_parser(subparsers: Any) -> None:
 def _run(arguments: argparse.Namespace) -> ExitCode:
     _check(arguments)
     try:
-        with joined_world(arguments.device, expected_size=None, timeout_seconds=7200.0) as world:
+        with joined_world(
+            arguments.device, expected_size=None, timeout_seconds=7200.0, device_setting="--device"
+        ) as world:
             return _evaluate(arguments, world)
     except ConfigError as error:
         raise ConfigError(str(error).replace("run.device", "--device")) from None
