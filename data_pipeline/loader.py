@@ -7,7 +7,7 @@ position counts the batches that the caller got.
 import dataclasses
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import islice
 from typing import Any, Literal, get_args
 
@@ -67,6 +67,8 @@ class Loader:
         self._image_size = image_size
         self._iteration = 0
         self._last_global_batch = 0
+        # One for all epochs: a thread that cannot start for want of memory would leave its starter waiting for ever.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="read")
         self._reading: deque[Future[EncodedBatch]] = deque()
         self._decoding: deque[EncodedBatch] = deque()
 
@@ -152,7 +154,7 @@ class Loader:
         def fill() -> None:
             # As many batches being read as being decoded: the decoder does not wait for the disk.
             for number in islice(upcoming, 2 * self._prefetch - len(reading) - len(decoding)):
-                reading.append(thread.submit(self._read, number, start))
+                reading.append(self._thread.submit(self._read, number, start))
             while reading and len(decoding) < self._prefetch:
                 if reading[0].exception():
                     return  # raised when its turn comes: what lies before a bad image is handed out first
@@ -161,7 +163,6 @@ class Loader:
                     self._decoder.submit(batch)
                 decoding.append(batch)
 
-        thread = ThreadPoolExecutor(1, thread_name_prefix="read")
         try:
             for number in numbers:
                 if iteration != self._iteration:
@@ -181,7 +182,7 @@ class Loader:
                     self._move(start.epoch, (number + 1) * self.global_batch)
                 yield self._on_device(batch, make_images())
         finally:
-            thread.shutdown(wait=True, cancel_futures=True)
+            wait([each for each in reading if not each.cancel()])
 
     def _read(self, number: int, position: Position) -> EncodedBatch:
         seed, epoch, global_batch = position.seed, position.epoch, position.global_batch

@@ -39,7 +39,7 @@ class Job:
     def text(self) -> str:
         return self.printed.read_text()
 
-    def wait_until(self, what: Callable[[], bool], process: "subprocess.Popen[str]", seconds: float = 90.0) -> None:
+    def wait_until(self, what: Callable[[], bool], process: "subprocess.Popen[str]", seconds: float = 150.0) -> None:
         end = time.monotonic() + seconds
         while not what():
             assert process.poll() is None, self.text()
@@ -60,7 +60,7 @@ def lines(text: str, begin: str) -> list[str]:
 
 
 def test_a_slow_rank_is_named_a_failed_one_started_again_a_stop_is_final(faces: Path, tmp_path: Path) -> None:
-    job = Job(tmp_path, faces, restarts=1)
+    job = Job(tmp_path, faces, "run.timeout_seconds=20", restarts=1)
     with running(job.command, cwd=tmp_path, mark=job.mark, printed=job.printed) as process:
         # A slow rank: half of the time it is stopped.
         ranks, slow = job.wait_for_steps(process, start=1, steps=2), "rank 1 ("
@@ -72,7 +72,7 @@ def test_a_slow_rank_is_named_a_failed_one_started_again_a_stop_is_final(faces: 
         assert f"warning: {slow}" in job.text()
         assert " times the median of the others, which costs all " in job.text()
 
-        # Memory runs out on one rank.
+        # Memory runs out on one rank: it says so, or cannot even do that, and the other one gives it up.
         in_use = int(Path(f"/proc/{ranks[0]}/statm").read_text().split()[0]) * resource.getpagesize()
         resource.prlimit(ranks[0], resource.RLIMIT_AS, (in_use, resource.RLIM_INFINITY))
         ranks = job.wait_for_steps(process, start=2, steps=2)

@@ -86,7 +86,8 @@ def test_killed_ranks_are_started_again_here_and_then_from_the_queue(
     for starts in (1, 2):
 
         def has_taken_steps(starts: int = starts) -> bool:
-            return log.update().starts == starts and log.step >= log.events[0]["step"] + 6
+            saved = any((output / "checkpoints").glob("step_" + "[0-9]" * 8))  # there is something to continue from
+            return log.update().starts == starts and log.step >= log.events[0]["step"] + 6 and saved
 
         wait_until(has_taken_steps, lambda: user.pfc("logs", "two-nodes").out)
         assert user.ranks().keys() == {0, 1}
