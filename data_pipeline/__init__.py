@@ -14,7 +14,8 @@ from data_pipeline.writer import RecordWriter
 
 if TYPE_CHECKING:
     from data_pipeline.batch import Batch
-    from data_pipeline.loader import Loader, make_loader
+    from data_pipeline.loader import Loader
+    from data_pipeline.loading import make_loader
 
 __all__ = [
     "Augmentation",
@@ -35,10 +36,14 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # What needs torch comes when it is asked for: packing and synthesis run in many processes without it.
-    if name in ("Loader", "make_loader"):
-        from data_pipeline import loader
+    if name == "Loader":
+        from data_pipeline.loader import Loader
 
-        return getattr(loader, name)
+        return Loader
+    if name == "make_loader":
+        from data_pipeline.loading import make_loader
+
+        return make_loader
     if name == "Batch":
         from data_pipeline.batch import Batch
 

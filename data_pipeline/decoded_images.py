@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from data_pipeline.augmentation import Augmentation
 from data_pipeline.batch import BadImageError, EncodedBatch
+from data_pipeline.decoders import DecoderName, choose_device, make_decoder
 from data_pipeline.errors import DataError
-from data_pipeline.loader import DecoderName, choose_device, make_decoder
 
 Positions = NDArray[np.int64]
 

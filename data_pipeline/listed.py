@@ -10,8 +10,9 @@ from data_pipeline.augmentation import Augmentation
 from data_pipeline.bad_images import BadImagesPolicy, WrongSizePolicy, make_bad_images
 from data_pipeline.batch import Batch
 from data_pipeline.blocks import BLOCK_IMAGES, WINDOW_BLOCKS
+from data_pipeline.decoders import DecoderName, choose_device, make_decoder
 from data_pipeline.epoch_order import beginning
-from data_pipeline.loader import DecoderName, Loader, choose_device, make_decoder
+from data_pipeline.loader import Loader
 from data_pipeline.reader import RecordReader
 
 
@@ -43,7 +44,7 @@ def listed_batches(
     """The images at ``positions``, in this order and not augmented, ``batch_size`` at a time, the last batch smaller.
 
     With ``bad_images = "skip"`` another image stands in for a bad one: ``batch.indices`` says which image is there.
-    Arguments and errors are otherwise those of :func:`data_pipeline.loader.make_loader`.
+    Arguments and errors are otherwise those of :func:`data_pipeline.loading.make_loader`.
     """
     if not len(positions):
         return

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from data_pipeline import RecordReader, check_identities, make_loader
-from data_pipeline.loader import DecoderName, Loader
+from data_pipeline.decoders import DecoderName
+from data_pipeline.loader import Loader
 from trainer.agreement import first_rank_decides
 from trainer.config import Config
 from trainer.errors import ConfigError

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from data_pipeline import Augmentation, RecordReader, RecordWriter, check_identities, make_loader
-from data_pipeline.loader import DecoderName
+from data_pipeline.decoders import DecoderName
 from data_pipeline.pairs import read_pairs
 
 pytestmark = pytest.mark.integration

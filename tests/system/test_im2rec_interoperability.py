@@ -13,8 +13,8 @@ from commands import ROOT, run
 from PIL import Image
 
 from data_pipeline import RecordReader, make_loader
+from data_pipeline.decoders import DecoderName
 from data_pipeline.index import rebuild_index
-from data_pipeline.loader import DecoderName
 from data_pipeline.recordio import MAGIC_BYTES
 
 VENV = ROOT / ".venv-mxnet"

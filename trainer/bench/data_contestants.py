@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from data_pipeline import RecordReader, make_loader
+from data_pipeline.decoders import choose_device
 from data_pipeline.image_size import jpeg_size
-from data_pipeline.loader import choose_device
 from trainer.bench.bare_dali import BareDali, write_filtered_index
 from trainer.bench.data_problem import BARE, BARE_FLIP, FLIPPED, LOADER_CPU, PIL, DataEffort
 from trainer.bench.pil_dataset import pil_loader

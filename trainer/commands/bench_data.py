@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline import RecordReader
+from data_pipeline.decoders import choose_device
 from data_pipeline.image_size import jpeg_size
-from data_pipeline.loader import choose_device
 from trainer.bench.data_problem import METHODS, DataEffort, OpeningRow, ThroughputRow
 from trainer.errors import ConfigError, ExitCode
 from trainer.memory import keep_freed_memory

@@ -20,9 +20,9 @@ from torch import Tensor
 from data_pipeline import RecordReader
 from data_pipeline.decode_image import decode_image
 from data_pipeline.decoded_images import decoded_batches
+from data_pipeline.decoders import DecoderName
 from data_pipeline.errors import DataError
 from data_pipeline.image_header import announced_size
-from data_pipeline.loader import DecoderName
 from trainer.evaluation.alignment import aligned_crop
 
 Positions = NDArray[np.int64]
