@@ -22,6 +22,7 @@ COLOURS = {
     COSFACE_SAMPLED: "#a78bda",
 }
 LINES = ("-", "--", ":", "-.")
+Series = tuple[str, float | None, float | None, str]  # method, spread, tolerance, what centers are stored in
 MARKERS = ("o", "s", "^", "D")
 
 
@@ -57,15 +58,21 @@ def write_picture(path: Path, rows: Sequence[Row]) -> None:
     write_file(path, buffer.getvalue())
 
 
-def _series(row: Row) -> tuple[str, float | None, float | None]:
-    return row.method, row.spread, row.tolerance
+def _series(row: Row) -> Series:
+    stored = row.center_dtype if row.center_memory == "device" else f"{row.center_dtype} in host memory"
+    return row.method, row.spread, row.tolerance, stored
 
 
-def _label(series: tuple[str, float | None, float | None]) -> str:
-    method, spread, tolerance = series
+def _label(series: Series) -> str:
+    method, spread, tolerance, stored = series
     parts = [] if spread is None or method != SFACE else [f"spread {spread:g}"]
     parts += [] if tolerance is None or method != SFACE else [f"tolerance {tolerance:g}"]
+    parts += [] if stored == "float32" else [stored]
     return f"{method} ({', '.join(parts)})" if parts else method
+
+
+def _strength(series: Series) -> float:
+    return 1.0 if series[3] == "float32" else 0.55
 
 
 def _curves(axes: Any, rows: Sequence[Row], series: Sequence[Any], figure: str) -> None:
@@ -87,6 +94,7 @@ def _curves(axes: Any, rows: Sequence[Row], series: Sequence[Any], figure: str) 
             yerr=errors,
             color=COLOURS[each[0]],
             linestyle=LINES[spreads.index(each[1]) % len(LINES)] if varied else "-",
+            alpha=_strength(each),
             marker=marker,
             markersize=6,
             linewidth=2 if varied else 1.4,
@@ -120,7 +128,7 @@ def _bars(axes: Any, rows: Sequence[Row], series: Sequence[Any], figure: str) ->
         value = None if row is None else getattr(row, figure)
         if row is None or value is None:
             continue
-        axes.barh(place, value, color=COLOURS[each[0]], height=0.68)
+        axes.barh(place, value, color=COLOURS[each[0]], alpha=_strength(each), height=0.68)
         end = value
         if figure == "ratio":
             axes.plot([row.ratio_q1, row.ratio_q3], [place, place], color="#222222", linewidth=1.2)
