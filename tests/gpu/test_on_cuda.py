@@ -17,7 +17,7 @@ from split_norm import LAYER_LIMITS, LAYERS, layer_errors_on_cuda
 from data_pipeline import Augmentation, RecordReader, RecordWriter, make_loader
 from data_pipeline.decode_image import decode_image
 from partial_fc import CenterSGD, CosFace, PartialFC, SFace
-from partial_fc.head import CenterDtype, CenterMemory
+from partial_fc.center_module import CenterDtype, CenterMemory
 from partial_fc.margins import CombinedMargin
 from trainer.backbones import BackboneConfig, build_backbone
 

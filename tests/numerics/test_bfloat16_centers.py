@@ -20,7 +20,7 @@ from partial_fc import (
     native_library,
     stochastic_rounding,
 )
-from partial_fc.head import CenterDtype
+from partial_fc.center_module import CenterDtype
 from partial_fc.margins import CombinedMargin
 
 pytestmark = pytest.mark.numerics

@@ -18,7 +18,7 @@ from partial_fc import (
     staged_rows,
     survey_angles,
 )
-from partial_fc.head import CenterDtype, CenterMemory
+from partial_fc.center_module import CenterDtype, CenterMemory
 from partial_fc.margins import CombinedMargin
 
 pytestmark = pytest.mark.numerics
@@ -75,7 +75,7 @@ def test_everything_is_as_with_centers_on_the_device(
     """Steps, a change of rate that catches all rows up, a step of heavy decay, reads; few rows at a time."""
     if not compiled:
         monkeypatch.setattr(native_library, "available", lambda: False)
-    for module in ("center_rows", "staged_rows"):
+    for module in ("center_table", "staged_rows"):
         monkeypatch.setattr(f"partial_fc.{module}.MOST_STAGED", 257)
     results = []
     for memory in ("device", "host"):

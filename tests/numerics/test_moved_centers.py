@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from partial_fc import CenterSGD, CosFace, PartialFC, SFace, center_state
-from partial_fc.head import CenterDtype
+from partial_fc.center_module import CenterDtype
 from partial_fc.moved_centers import MovedCenters
 
 pytestmark = pytest.mark.numerics
@@ -51,7 +51,7 @@ def trained(kind: str) -> tuple[PartialFC, CenterSGD]:
 def momentum_of(head: PartialFC, optimizer: CenterSGD) -> Tensor:
     """torch.optim.SGD's buffer."""
     if head.rows is None:
-        buffer: Tensor = optimizer.state[head.centers]["momentum_buffer"]
+        buffer: Tensor = optimizer.state[head.stored_centers]["momentum_buffer"]
         return buffer.clone()
     head.bring_centers_to_now()
     return head.rows.momentum(0, len(head.rows))

@@ -8,7 +8,7 @@ from exact_head import ExactHead
 from torch import nn
 
 from partial_fc import CenterSGD, CosFace, PartialFC, SFace
-from partial_fc.head import CenterDtype
+from partial_fc.center_module import CenterDtype
 from trainer.checkpoint import CheckpointSaver, Position, Retention, Trained, load_newest
 from trainer.config import config_from
 from trainer.engine import data_parallel

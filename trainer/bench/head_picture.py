@@ -46,7 +46,8 @@ def write_picture(path: Path, rows: Sequence[Row]) -> None:
         memory.set_title("Memory beyond the centers / centers", fontsize=10, loc="left")
     if not bars:
         known = {handle.get_label(): handle for axes in grid[:, 0] for handle in axes.get_legend_handles_labels()[0]}
-        style: dict[str, Any] = {"ncols": 4, "frameon": False, "fontsize": 9, "handlelength": 3.2}
+        columns = max(1, min(4, 170 // max(map(len, known), default=1)))  # characters that are beside each other
+        style: dict[str, Any] = {"ncols": columns, "frameon": False, "fontsize": 9, "handlelength": 3.2}
         how = f"{conditions(rows[0])}; hollow: sface on its dense path"
         figure.legend(known.values(), known.keys(), loc="outside lower center", title=how, title_fontsize=8, **style)
         for axes in grid[-1]:
@@ -72,7 +73,8 @@ def _label(series: Series) -> str:
 
 
 def _strength(series: Series) -> float:
-    return 1.0 if series[3] == "float32" else 0.55
+    """Of the colour: as many shades as there are ways to keep centers."""
+    return (1.0 if series[3].startswith("float32") else 0.6) * (0.6 if series[3].endswith("memory") else 1.0)
 
 
 def _curves(axes: Any, rows: Sequence[Row], series: Sequence[Any], figure: str) -> None:

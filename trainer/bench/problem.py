@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from partial_fc.head import CenterDtype, CenterMemory
+from partial_fc.center_module import CenterDtype, CenterMemory
 
 PRODUCT = "product"  # the bare float32 logits product against itself: the noise of the machine
 SFACE = "sface"  # this head, steady phase of a training

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from partial_fc.head import DTYPES, MEMORIES
+from partial_fc.center_module import DTYPES, MEMORIES
 from trainer.bench.head_bench import bench_head
 from trainer.bench.problem import METHODS, Effort, Row, Skipped, problems
 from trainer.commands import (
