@@ -61,8 +61,8 @@ def _sampled_rows(head: PartialFC, device: torch.device) -> Tensor:
 
 def _unit_centers(head: PartialFC, rows: Tensor) -> Tensor:
     if head.rows is None:
-        return normalize_rows(head.stored_centers.detach()[rows])[0]
-    unit = head.stored_centers.new_empty(len(rows), head.embedding_dim)
+        return normalize_rows(head.read_rows(rows))[0]
+    unit = torch.empty(len(rows), head.embedding_dim, device=rows.device)
     head.rows.unit_rows(rows, 0, unit, unit.new_empty(len(rows)))
     return unit
 

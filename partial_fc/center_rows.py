@@ -3,65 +3,34 @@
 Shape letters: R rows of the class shard, D embedding size, N samples, P pairs, A rows touched.
 """
 
-from types import ModuleType
+import math
 
 import torch
 from torch import Tensor
 
-from partial_fc.kernels import kernels_for
+from partial_fc.center_table import CenterTable
 from partial_fc.momentum_slots import MomentumSlots
 from partial_fc.pairs import Pairs
-from partial_fc.row_tables import RowTables
 from partial_fc.shared_motion import HEADROOM, SMALLEST_GAMMA, SMALLEST_SCALE, SharedMotion
+from partial_fc.stochastic_rounding import CATCH_UP, FOLD, TO_REST, UPDATE
+from partial_fc.stored_rows import current_rows, row_chunk
 from partial_fc.tiled import NORM_FLOOR
 
-CALM = 0.004  # rad: rows that will move by less stay where they are between touches
 
-
-class CenterRows:
+class CenterRows(CenterTable):
     """Centers w = scale * W and momentum m = carry * w + E / scale; see :mod:`partial_fc.shared_motion`.
 
-    weights: [R, D] float32, W, shared with ``head.centers``. Rows with momentum are brought to now when they are
-    touched, read or saved; those that will still turn by more than ``CALM`` are moved every step, so that their
-    int8 codes stay sharp. All others drift within the slack that screening grants them.
+    The table holds W. Rows with momentum are brought to now when they are touched, read or saved; those that will still
+    turn by more than ``CALM`` are moved every step, so that their int8 codes stay sharp. All others drift within the
+    slack that screening grants them.
     """
 
-    def __init__(self, weights: Tensor) -> None:
-        self.tables = RowTables.around(weights, norm_floor=NORM_FLOOR, calm=CALM)
+    def __init__(
+        self, table: Tensor, *, first_class: int = 0, seed: int = 0, device: torch.device | None = None
+    ) -> None:
+        super().__init__(table, first_class=first_class, seed=seed, device=device)
         self.shared = SharedMotion()
         self.slots = MomentumSlots(self.tables)
-        self._codes: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.tables.weights)
-
-    @property
-    def kernels(self) -> ModuleType:
-        """Not kept: modules cannot be copied, and heads are."""
-        return kernels_for(self.tables.weights.device)
-
-    @property
-    def code_bytes(self) -> int:
-        """Memory of the int8 codes, valid or not."""
-        return 0 if self._codes is None else self._codes.numel()
-
-    def encode(self) -> None:
-        """Make the int8 codes valid, if they are not."""
-        tables = self.tables
-        if tables.codes is not None:
-            return
-        if self._codes is None:
-            self._codes = torch.zeros(len(self), tables.code_width, dtype=torch.int8, device=tables.weights.device)
-        tables.codes = self._codes
-        self.kernels.encode_all(tables)
-
-    def forget_codes(self) -> None:
-        """The rows change or have changed behind the codes' back."""
-        self.tables.codes = None
-
-    def unit_rows(self, rows: Tensor | None, start: int, unit: Tensor, inverse: Tensor) -> None:
-        """Write unit rows and the inverse norms of W, of ``rows`` or from ``start`` on, into [A, D] and [A]."""
-        self.kernels.gather_unit(self.tables, rows, start, len(unit), unit, inverse)
 
     def begin_step(self, lr: float, momentum_factor: float, weight_decay: float) -> bool:
         """Take the shared part of a step. False, with nothing done, when it must be taken on dense rows."""
@@ -86,14 +55,20 @@ class CenterRows:
         offsets = torch.zeros(len(rows) + 1, dtype=torch.int64, device=rows.device)
         torch.cumsum(counts, 0, out=offsets[1:])
         self._need_momentum(rows)
-        self.kernels.update_rows(self.tables, rows, pairs, offsets, embeddings, self.shared.motion())
+        self.draw_rounding(UPDATE)
+        for here, part in self.in_reach(rows, write=True):
+            ends = offsets[here.start : here.stop + 1]
+            self.kernels.update_rows(self.tables, part, pairs, ends, embeddings, self.shared.motion())
 
     def touch_range(self, start: int, sums: Tensor) -> None:
         """Move the rows from ``start`` on by sums [A, D] of dL/dcos * embedding. Codes become invalid."""
         self.forget_codes()
         rows = torch.arange(start, start + len(sums), device=sums.device)
         self._need_momentum(rows)
-        self.kernels.update_dense(self.tables, start, sums, self.shared.motion())
+        self.draw_rounding(UPDATE)
+        for first, count in self.ranges_in_reach(start, len(sums), write=True):
+            here = sums[first - start : first - start + count]
+            self.kernels.update_dense(self.tables, first, here, self.shared.motion())
 
     def end_step(self) -> None:
         """Move restless rows that were not touched, let time pass, and let go of rows that came to rest."""
@@ -101,14 +76,18 @@ class CenterRows:
         if tables.codes is not None and slots.used:
             waiting = tables.touched[: slots.used] <= tables.now
             restless = slots.rows_where((tables.unrest[: slots.used] > tables.calm) & waiting)
-            self.kernels.update_rows(tables, restless, None, None, tables.weights, shared.motion())
+            self.draw_rounding(UPDATE)
+            for _, part in self.in_reach(restless, write=True):
+                self.kernels.update_rows(tables, part, None, None, tables.momentum, shared.motion())
         tables.now += 1
         shared.age()
         self.refresh()
         if slots.used:
             at_rest = slots.rows_where(tables.expiry[: slots.used] <= tables.now)
             if len(at_rest):
-                self.kernels.settle_rows(tables, at_rest, shared.rest, shared.motion())
+                self.draw_rounding(TO_REST)
+                for _, part in self.in_reach(at_rest, write=True):
+                    self.kernels.settle_rows(tables, part, shared.rest, shared.motion())
                 slots.take(at_rest)
         if shared.scale < SMALLEST_SCALE:
             self._fold(SMALLEST_SCALE)  # a power of two: exact
@@ -116,20 +95,46 @@ class CenterRows:
     def bring_to_now(self) -> None:
         """Catch up every row in motion, with bounds for the present rate."""
         if self.slots.live:
-            self.kernels.settle_rows(self.tables, self.slots.owned()[1], 0.0, self.shared.motion())
+            self.draw_rounding(CATCH_UP)
+            for _, part in self.in_reach(self.slots.owned()[1], write=True):
+                self.kernels.settle_rows(self.tables, part, 0.0, self.shared.motion())
 
     def make_plain(self) -> None:
-        """Make W the centers themselves: scale 1, every row at now."""
+        """Make W the centers themselves: scale 1, every row at now. All rows of a bfloat16 table are rounded for it."""
         self.bring_to_now()
         self._fold(self.shared.scale)
 
+    def assume_scale(self, scale: float) -> None:
+        """W is about to be replaced by rows of this scale; momentum stays what it is, as of now."""
+        self.bring_to_now()
+        share = self.shared.scale / scale
+        if share != 1.0:
+            self._rescale(share)
+
+    def read(self, rows: Tensor) -> Tensor:
+        """A new [A, D] float32 tensor: centers as they stand now. Nothing here changes."""
+        read = torch.empty(len(rows), self.table.shape[1], device=self.device)
+        chunk = row_chunk(read)
+        for here, part in self.in_reach(rows):
+            for first in range(0, len(part), chunk):
+                some = part[first : first + chunk]
+                out = read[here.start + first :][: len(some)]
+                torch.mul(current_rows(self.tables, some), self.shared.scale, out=out)
+        return read
+
+    def write(self, begin: int, centers: Tensor) -> None:
+        """Replace the rows from ``begin`` on by [A, D] ``centers``, rounded to the nearest where they are rounded."""
+        self.bring_to_now()
+        self.forget_codes()
+        self.table[begin : begin + len(centers)] = (centers / self.shared.scale).to(self.table.device)
+
     def momentum(self, begin: int, end: int) -> Tensor:
-        """A new [end - begin, D] tensor: torch.optim.SGD's momentum buffer of these rows; make_plain() comes first."""
-        tables = self.tables
-        dense = tables.weights[begin:end] * self.shared.carry
+        """A new [end - begin, D] tensor: torch.optim.SGD's momentum buffer of these rows, all of which stand at now."""
+        tables, scale = self.tables, self.shared.scale
+        dense = self.stored(begin, end) * (self.shared.carry * scale)
         slots = tables.slots[begin:end].long()
         live = (slots >= 0).nonzero().squeeze(1)
-        dense[live] += tables.momentum[slots[live]]
+        dense[live] += tables.momentum[slots[live]] / scale
         return dense
 
     def set_momentum(self, begin: int, values: Tensor) -> None:
@@ -144,9 +149,12 @@ class CenterRows:
 
     def drop_momentum(self) -> None:
         """As for a new optimizer: all rows at now, none in motion."""
-        self.make_plain()
+        if self.is_rounded:
+            self.bring_to_now()  # the scale may stay, and no row is rounded for it
+        else:
+            self.make_plain()
         self.slots.clear()
-        self.shared = SharedMotion()
+        self.shared = SharedMotion(scale=self.shared.scale)
         self.refresh()
 
     def start_anew(self) -> None:
@@ -158,8 +166,8 @@ class CenterRows:
     def refresh(self) -> None:
         """Show the kernels the shared numbers."""
         tables = self.tables
-        tables.travel = self.shared.ages.float().to(tables.weights.device)
-        tables.decay = self.shared.decay.float().to(tables.weights.device)
+        tables.travel = self.shared.ages.float().to(self.device)
+        tables.decay = self.shared.decay.float().to(self.device)
         tables.norm_floor = NORM_FLOOR / self.shared.scale
 
     def _need_momentum(self, rows: Tensor) -> None:
@@ -168,8 +176,17 @@ class CenterRows:
 
     def _fold(self, share: float) -> None:
         """Move ``share`` of the common scale into the rows."""
-        if share != 1.0:
-            self.tables.weights.mul_(share)
-            self.tables.momentum[: self.slots.used].div_(share)
-            self.shared.rescale(share)
-            self.refresh()
+        if share == 1.0:
+            return
+        if self.is_rounded and math.frexp(share)[0] != 0.5:
+            chunk = row_chunk(self.table)
+            for begin in range(0, len(self), chunk):
+                self.change(begin, self.stored(begin, min(begin + chunk, len(self))).mul_(share), FOLD)
+        else:
+            self.table.mul_(share)
+        self._rescale(share)
+
+    def _rescale(self, share: float) -> None:
+        self.tables.momentum[: self.slots.used].div_(share)
+        self.shared.rescale(share)
+        self.refresh()

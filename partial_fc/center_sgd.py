@@ -5,17 +5,22 @@ size.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, overload
 
 import torch
 from torch import Tensor
 
 from partial_fc.full_gradient import FullGradient
-from partial_fc.full_sgd import TILE_ROWS, full_sgd
+from partial_fc.full_sgd import full_sgd
 from partial_fc.head import PartialFC
+from partial_fc.host_centers import HostCenters
 from partial_fc.kernels import tile_kernels_for
 from partial_fc.motion_state import load_motion, motion_state
 from partial_fc.row_gradient import RowGradient
+from partial_fc.stochastic_rounding import UPDATE, Rounding, rounding_key
+
+TILE_ROWS = 4096
 
 
 class CenterSGD(torch.optim.Optimizer):
@@ -47,7 +52,8 @@ class CenterSGD(torch.optim.Optimizer):
                 raise ValueError(f"CenterSGD {name} must be at least 0, got {value}")
         if momentum >= 1.0:
             raise ValueError(f"CenterSGD momentum must be below 1, or centers never come to rest; got {momentum}")
-        super().__init__([head.centers], {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        head.bring_centers_to_now()
+        super().__init__([head.stored_centers], {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self.head = head
         if head.rows is not None:
             head.rows.drop_momentum()
@@ -98,25 +104,56 @@ class CenterSGD(torch.optim.Optimizer):
         """What :meth:`state_dict` gave, after the head's own state was loaded."""
         motion = state_dict.get("motion")
         super().load_state_dict({key: value for key, value in state_dict.items() if key != "motion"})
+        for saved in state_dict["state"].values():
+            if (buffer := saved.get("momentum_buffer")) is not None:  # torch gave it the centers' type
+                centers = self.head.stored_centers
+                self.state[centers]["momentum_buffer"] = buffer.to(centers.device, torch.float32, copy=True)
         if self.head.rows is not None and motion is not None:
             load_motion(self.head.rows, self.head.class_shard, [motion])
 
     def _update(self, gradient: RowGradient, group: dict[str, Any]) -> None:
-        centers = self.head.centers
+        head = self.head
+        weights = head.stored_centers
         buffer = self._momentum_buffer() if group["momentum"] != 0 else None
         values = gradient.values.contiguous()
-        kernels = tile_kernels_for(centers, values, *([] if buffer is None else [buffer]))
+        rounding = Rounding(rounding_key(head.seed, head.steps_taken, UPDATE), head.class_shard.start)
+        kernels = tile_kernels_for(weights, values, *([] if buffer is None else [buffer]))
+        step = float(group["lr"]), group["momentum"], group["weight_decay"]
         for start in range(0, len(values), TILE_ROWS):
             stop = start + TILE_ROWS
             rows = None if gradient.rows is None else gradient.rows[start:stop]
-            step = float(group["lr"]), group["momentum"], group["weight_decay"]
-            kernels.sgd_rows(centers, buffer, rows, start, values[start:stop], *step)
+            if head.in_host_memory:
+                self._update_in_host_memory(buffer, rows, start, values[start:stop], step, rounding)
+            else:
+                kernels.sgd_rows(weights, buffer, rows, start, values[start:stop], *step, rounding)
+
+    def _update_in_host_memory(
+        self,
+        buffer: Tensor | None,
+        rows: Tensor | None,
+        start: int,
+        values: Tensor,
+        step: tuple[float, float, float],
+        rounding: Rounding,
+    ) -> None:
+        """One tile, brought to where its gradient is, and taken back."""
+        workspace, count = self.head.workspace, len(values)
+        sources = [HostCenters(self.head.stored_centers.detach(), workspace)]
+        if buffer is not None:
+            sources.append(HostCenters(buffer, workspace, "brought momentum"))
+        weights, *momentum = (source.bring(rows, start, count) for source in sources)
+        numbers = torch.arange(start, start + count, device=values.device) if rows is None else rows
+        of_tile = replace(rounding, classes=numbers + rounding.first_class)
+        kernels = tile_kernels_for(weights, values, *momentum)
+        kernels.sgd_rows(weights, momentum[0] if momentum else None, None, 0, values, *step, of_tile)
+        for source, tile in zip(sources, (weights, *momentum), strict=True):
+            source.take_back(rows, start, tile)
 
     def _momentum_buffer(self) -> Tensor:
-        """[R, D]; zeros to begin with, from which the first update leaves g + weight_decay * w as torch's does."""
-        centers = self.head.centers
+        """[R, D] float32; zeros to begin with: the first update leaves g + weight_decay * w as torch's does."""
+        centers = self.head.stored_centers
         state = self.state[centers]
         if state.get("momentum_buffer") is None:
-            state["momentum_buffer"] = torch.zeros_like(centers)
+            state["momentum_buffer"] = torch.zeros_like(centers, dtype=torch.float32)
         buffer: Tensor = state["momentum_buffer"]
         return buffer

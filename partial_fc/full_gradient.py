@@ -75,14 +75,20 @@ class FullGradient:
 
     def dense(self, total_rows: int) -> Tensor:
         """dL/dcenters as a new [R, D] tensor."""
-        rows, dim = self.rows, self.rows.tables.weights.shape[1]
-        gradient = rows.tables.weights.new_empty(total_rows, dim)
+        slots = self.rows.tables.slots
+        gradient = torch.empty(total_rows, self.rows.tables.weights.shape[1], device=slots.device)
+        for start, tile in self.dense_tiles():
+            gradient[start : start + len(tile)] = tile
+        return gradient
+
+    def dense_tiles(self) -> Iterator[tuple[int, Tensor]]:
+        """(start, dL/dcenters [T, D]) of all rows, tile by tile; a tile is the caller's."""
+        rows = self.rows
         for start, sums in self.tiles():
             unit, inverse = torch.empty_like(sums), sums.new_empty(len(sums))
             rows.unit_rows(None, start, unit, inverse)
             radial = torch.linalg.vecdot(sums, unit)[:, None]
-            gradient[start : start + len(sums)] = (sums - radial * unit) * (inverse / rows.shared.scale)[:, None]
-        return gradient
+            yield start, (sums - radial * unit) * (inverse / rows.shared.scale)[:, None]
 
     def tile_sums(self, start: int, count: int) -> Tensor:
         """[T, D]: sum over samples of dL/dcos * embedding."""

@@ -4,8 +4,7 @@ Shape letters: R rows of the class shard, D embedding size.
 """
 
 from partial_fc.full_gradient import FullGradient
-
-TILE_ROWS = 4096
+from partial_fc.stochastic_rounding import DECAY
 
 
 def full_sgd(gradient: FullGradient, lr: float, momentum: float, weight_decay: float) -> None:
@@ -22,14 +21,13 @@ def _plain_sgd(gradient: FullGradient, lr: float, momentum: float, weight_decay:
     """torch.optim.SGD as it is written, over all rows: for steps that shrink every center by more than half."""
     rows = gradient.rows
     rows.make_plain()
-    dense = gradient.dense(len(rows))
     rows.start_anew()
-    for begin in range(0, len(rows), TILE_ROWS):
-        weights = rows.tables.weights[begin : begin + TILE_ROWS]
-        direction = dense[begin : begin + TILE_ROWS].add_(weights, alpha=weight_decay)
+    for begin, direction in gradient.dense_tiles():
+        weights = rows.stored(begin, begin + len(direction))
+        direction.add_(weights, alpha=weight_decay)
         if momentum != 0.0:
             direction.add_(rows.momentum(begin, begin + len(weights)), alpha=momentum)
             rows.set_momentum(begin, direction)
-        weights.add_(direction, alpha=-lr)
+        rows.change(begin, weights.add_(direction, alpha=-lr), DECAY)
     rows.shared.carry = 0.0
     rows.bring_to_now()

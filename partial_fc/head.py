@@ -4,32 +4,25 @@ Shape letters: C classes, D embedding size, B this rank's batch, N global batch,
 that take part in a step.
 """
 
-from collections.abc import Iterator
-from typing import Any
-
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
-from partial_fc.center_rows import CenterRows
-from partial_fc.class_shard import ClassShard, check_identities, class_shard
+from partial_fc.center_module import CenterDtype, CenterMemory, CenterModule
+from partial_fc.class_shard import check_identities, class_shard
 from partial_fc.collectives import Collectives
 from partial_fc.full_gradient import FullGradient
 from partial_fc.head_step import HeadStep
-from partial_fc.initial_centers import initial_centers
-from partial_fc.kept_coefficients import CoefficientKeeper
 from partial_fc.margins import CombinedMargin
 from partial_fc.row_gradient import RowGradient
-from partial_fc.seen_classes import SeenClasses
 from partial_fc.sface import SFace
 from partial_fc.stats import HeadStats
 from partial_fc.tolerance import ToleranceControl
-from partial_fc.workspace import Workspace
 
 TILE_CLASSES, TILE_CLASSES_ON_GPU = 4096, 65536  # what a core's cache holds; where launching costs more than memory
 
 
-class PartialFC(nn.Module):
+class PartialFC(CenterModule):
     """Class centers sharded over a process group, with the loss computed where they live.
 
     One forward gathers all ranks' embeddings and identities (one all-gather), computes the loss and every
@@ -60,7 +53,11 @@ class PartialFC(nn.Module):
     tolerance: relative error of the batch's gradient that a step may make. sample_rate: r, in (0, 1].
     group: process group; None is the default group if one exists, else a world of one; Collectives of one's own say
     rank and world size themselves. device: of the centers; "meta" makes the shapes of a rank's share, and no numbers.
-    seed: of the initial centers and of the sampling; center j depends on (seed, j) alone, never on the number of ranks.
+    seed: of the initial centers, of the sampling and of the rounding; center j depends on (seed, j) alone, never on the
+    number of ranks. center_dtype: what centers are stored in; "bfloat16" takes half the memory, all arithmetic is
+    float32 of what is stored, updates are rounded as :mod:`partial_fc.stochastic_rounding` says. center_memory: where
+    they are stored; "host" keeps them (and momentum that all rows have) in host memory, and brings the rows that a step
+    needs to the device, see :mod:`partial_fc.staged_rows`; all else, the int8 copy too, is on the device.
     Raises ValueError for arguments that no head can have.
     """
 
@@ -76,10 +73,12 @@ class PartialFC(nn.Module):
         device: torch.device | str = "cpu",
         seed: int = 0,
         tile_classes: int | None = None,
+        center_dtype: CenterDtype = "float32",
+        center_memory: CenterMemory = "device",
     ) -> None:
-        super().__init__()
+        device = torch.device(device)
         if tile_classes is None:
-            tile_classes = TILE_CLASSES if torch.device(device).type == "cpu" else TILE_CLASSES_ON_GPU
+            tile_classes = TILE_CLASSES if device.type == "cpu" else TILE_CLASSES_ON_GPU
         if num_classes < 1 or embedding_dim < 1 or tile_classes < 1:
             raise ValueError(
                 f"num_classes {num_classes}, embedding_dim {embedding_dim} and tile_classes {tile_classes} "
@@ -89,56 +88,28 @@ class PartialFC(nn.Module):
             raise ValueError(f"tolerance is a relative error in [0, 1), got {tolerance}")
         if not 0.0 < sample_rate <= 1.0:
             raise ValueError(f"sample_rate is the fraction of classes used per step, in (0, 1], got {sample_rate}")
+        loss = SFace() if loss is None else loss
+        if not isinstance(loss, SFace | CombinedMargin):
+            raise ValueError(f"loss must be SFace, ArcFace, CosFace or CombinedMargin, got {loss!r}")
+        collectives = group if isinstance(group, Collectives) else Collectives(group)
+        super().__init__(
+            class_shard(num_classes, collectives.world_size, collectives.rank),
+            embedding_dim,
+            ToleranceControl(tolerance, loss.scale),
+            moves=isinstance(loss, SFace) and sample_rate == 1.0,
+            seed=seed,
+            device=device,
+            center_dtype=center_dtype,
+            center_memory=center_memory,
+        )
         self.num_classes = num_classes
-        self.embedding_dim = embedding_dim
-        self.loss: SFace | CombinedMargin = SFace() if loss is None else loss
-        if not isinstance(self.loss, SFace | CombinedMargin):
-            raise ValueError(f"loss must be SFace, ArcFace, CosFace or CombinedMargin, got {self.loss!r}")
+        self.loss: SFace | CombinedMargin = loss
         self.tolerance = tolerance
         self.sample_rate = sample_rate
-        self.seed = seed
         self.tile_classes = tile_classes
-        self.collectives = group if isinstance(group, Collectives) else Collectives(group)
-        self.class_shard: ClassShard = class_shard(num_classes, self.collectives.world_size, self.collectives.rank)
-        # Not by attribute: reading ``centers`` is a property, which brings them up to date first.
-        self._parameters["centers"] = nn.Parameter(initial_centers(self.class_shard, embedding_dim, seed, device))
-        self.workspace = Workspace(torch.device(device))
-        self.keeper = CoefficientKeeper(self.workspace)
-        self.control = ToleranceControl(tolerance, self.loss.scale)
-        self.rows: CenterRows | None = None
-        if isinstance(self.loss, SFace) and sample_rate == 1.0:
-            self.rows = CenterRows(self.stored_centers.detach())
-        self._version = self.stored_centers._version
+        self.collectives = collectives
         self.row_gradient: RowGradient | FullGradient | None = None
-        self.steps_taken = 0  # optimizer steps: which draw of negatives comes next
         self.stats: HeadStats | None = None
-        self.seen = SeenClasses(self.class_shard, device)
-
-    @property
-    def stored_centers(self) -> nn.Parameter:
-        """The parameter as kept between steps: without the common scale, rows in motion as of their last touch."""
-        centers = self._parameters["centers"]
-        assert centers is not None, "set when the head was made"
-        return centers
-
-    @property
-    def centers(self) -> nn.Parameter:
-        """[R, D] float32, this rank's centers, current. Read it anew after a step; writing into it is allowed."""
-        self.bring_centers_to_now()
-        return self.stored_centers
-
-    @torch.no_grad()
-    def bring_centers_to_now(self) -> None:
-        """Make the stored centers current; whoever asked may write into them."""
-        self._notice_writes()
-        if self.rows is not None:
-            self.rows.make_plain()
-            self.rows.forget_codes()
-
-    def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]:
-        """As of any module; the centers in it are current."""
-        self.bring_centers_to_now()
-        return super().named_parameters(*args, **kwargs)
 
     def forward(self, embeddings: Tensor, identities: Tensor) -> Tensor:
         """Loss of the global batch: [B, D] floating, [B] int64 global ids -> float32 scalar.
@@ -157,37 +128,6 @@ class PartialFC(nn.Module):
             loss: Tensor = HeadStep.apply(embeddings.float(), self.stored_centers, identities, self)  # type: ignore[no-untyped-call]
         return loss
 
-    def _notice_writes(self) -> None:
-        """Codes do not outlive a write to the centers; a new tensor behind them (``.data``, a deep copy) takes over."""
-        stored = self.stored_centers
-        if self.rows is None:
-            return
-        if stored.data_ptr() != self.rows.tables.weights.data_ptr():
-            if stored.shape != self.rows.tables.weights.shape or stored.dtype != torch.float32:
-                raise ValueError(
-                    f"centers must stay {list(self.rows.tables.weights.shape)} float32, found {list(stored.shape)} "
-                    f"{stored.dtype}: give head.centers.data a tensor like the one it had"
-                )
-            self.rows.tables.weights = stored.detach()
-            self.rows.forget_codes()
-        if stored._version != self._version:
-            self.rows.forget_codes()
-            self._version = stored._version
-
-    @torch.no_grad()
-    def load_centers(self, local_centers: Tensor) -> None:
-        """Replace this rank's rows by ``local_centers`` [R, D]; gradients are left alone, and momentum but for the part
-        that weight decay put there: like every write, this one keeps it in proportion to the center.
-
-        Raises ValueError when the shape is not this rank's.
-        """
-        if local_centers.shape != self.stored_centers.shape:
-            raise ValueError(
-                f"this rank holds classes [{self.class_shard.start}, {self.class_shard.stop}) and needs centers "
-                f"{list(self.stored_centers.shape)}, got {list(local_centers.shape)}"
-            )
-        self.centers.copy_(local_centers)
-
     def add_gradient(self, gradient: RowGradient | FullGradient) -> None:
         """Add one micro-batch's gradient to ``row_gradient``, which takes over its buffers."""
         pending = self.row_gradient
@@ -201,35 +141,6 @@ class PartialFC(nn.Module):
         """Forget the gradient of the centers, whatever ``set_to_none`` says."""
         self.row_gradient = None
         self.seen.drop()
-
-    def get_extra_state(self) -> dict[str, Any]:
-        """For ``state_dict``: the step counter and the running means behind the cut, so that both go on."""
-        return {"steps_taken": self.steps_taken, "control": self.control.state()}
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """The counterpart of :meth:`get_extra_state`."""
-        self.steps_taken = int(state["steps_taken"])
-        self.control.load_state(state["control"])
-
-    def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self.bring_centers_to_now()
-        super()._save_to_state_dict(*args, **kwargs)
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self.bring_centers_to_now()
-        super()._load_from_state_dict(*args, **kwargs)
-
-    def _apply(self, *args: Any, **kwargs: Any) -> "PartialFC":
-        if args[0](torch.empty(0)).dtype != torch.float32:
-            raise ValueError("the head keeps its centers in float32: convert the backbone alone")
-        self.bring_centers_to_now()
-        super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]  # torch has no types here
-        self.seen.to(self.stored_centers.device)
-        if self.rows is not None and self.rows.tables.weights.data_ptr() != self.stored_centers.data_ptr():
-            self.workspace = Workspace(self.stored_centers.device)
-            self.keeper = CoefficientKeeper(self.workspace)
-            self.rows = CenterRows(self.stored_centers.detach())  # on another device momentum begins anew
-        return self
 
     def extra_repr(self) -> str:
         """Shown by ``print(head)``."""

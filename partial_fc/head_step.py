@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from partial_fc.full_step import take_full_step
+from partial_fc.host_centers import HostCenters
 from partial_fc.row_gradient import RowGradient
 from partial_fc.scored_step import ScoredStep, stats_of
 from partial_fc.selection import select_all, select_sample
@@ -75,9 +76,10 @@ class HeadStep(torch.autograd.Function):
 
 
 def _sampled_step(
-    head: "PartialFC", unit: Tensor, centers: Tensor, identities: Tensor, *, with_gradient: bool
+    head: "PartialFC", unit: Tensor, stored: Tensor, identities: Tensor, *, with_gradient: bool
 ) -> ScoredStep:
     """A margin softmax, or SFace over a sample of the centers."""
+    centers = HostCenters(stored, head.workspace) if head.in_host_memory else stored
     if head.sample_rate == 1.0 or not head.training:
         selection = select_all(head.class_shard, identities)
     else:

@@ -25,8 +25,11 @@ def _triton_kernels() -> ModuleType:
     return importlib.import_module("partial_fc.kernels_triton") if found else kernels_torch
 
 
-def tile_kernels_for(*tensors: Tensor) -> ModuleType:
-    """The module whose functions work on tiles of these tensors; the compiled ones walk over plain float32 memory."""
-    plain = all(each.dtype == torch.float32 and each.is_contiguous() for each in tensors)
-    compiled = plain and tensors[0].device.type == "cpu" and native_library.available()
+def tile_kernels_for(table: Tensor, *tensors: Tensor) -> ModuleType:
+    """The module whose functions work on tiles of these tensors; the compiled ones walk over plain float32 memory, the
+    table may be bfloat16.
+    """
+    plain = table.dtype in (torch.float32, torch.bfloat16) and all(each.dtype == torch.float32 for each in tensors)
+    plain = plain and all(each.is_contiguous() for each in (table, *tensors))
+    compiled = plain and table.device.type == "cpu" and native_library.available()
     return tile_kernels_native if compiled else tile_kernels_torch

@@ -23,7 +23,7 @@ FUSED = False
 
 _ARRAYS = (
     *("weights", "codes", "scales", "slack", "slots", "momentum"),
-    *("touched", "expiry", "unrest", "travel", "decay"),
+    *("touched", "expiry", "unrest", "travel", "decay", "places"),
 )
 
 
@@ -34,6 +34,10 @@ class _Rows(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in _ARRAYS),
         ("dim", ctypes.c_int64),
         ("code_width", ctypes.c_int64),
+        ("key_low", ctypes.c_uint32),
+        ("key_high", ctypes.c_uint32),
+        ("first_class", ctypes.c_int64),
+        ("half", ctypes.c_int32),
         ("now", ctypes.c_int32),
         ("norm_floor", ctypes.c_float),
         ("calm", ctypes.c_float),
@@ -45,9 +49,9 @@ def gather_unit(tables: RowTables, rows: Tensor | None, start: int, count: int, 
     _call("pfc_gather_unit", tables, rows, int64(start), int64(count), unit, inverse)
 
 
-def encode_all(tables: RowTables) -> None:
-    """See :func:`partial_fc.kernels_torch.encode_all`."""
-    _call("pfc_encode", tables, int64(len(tables.weights)))
+def encode_rows(tables: RowTables, start: int, count: int) -> None:
+    """See :func:`partial_fc.kernels_torch.encode_rows`."""
+    _call("pfc_encode", tables, int64(start), int64(count))
 
 
 def update_rows(
@@ -117,6 +121,17 @@ def score_tile(
     return found
 
 
+def candidate_rows(
+    tables: RowTables, start: int, dots: Tensor, scales: Tensor, residuals: Tensor, lowest: float
+) -> Tensor:
+    """See :func:`partial_fc.kernels_torch.candidate_rows`."""
+    count, batch = dots.shape
+    found = torch.empty(count, dtype=torch.bool)
+    sizes = int64(start), int64(count), int64(batch)
+    _call("pfc_candidate_rows", tables, *sizes, dots, scales, residuals, ctypes.c_float(lowest), found)
+    return found.nonzero().squeeze(1) + start
+
+
 def dense_coefficients(
     cosines: Tensor, own: tuple[Tensor, Tensor], loss: SFace, cut: float, sums: Tensor | None
 ) -> None:
@@ -174,6 +189,9 @@ def _call(name: str, tables: RowTables, *arguments: Any) -> Any:
         *(pointer(getattr(tables, name)) for name in _ARRAYS),
         tables.weights.shape[1],
         tables.code_width,
+        *tables.rounding.halves,
+        tables.rounding.first_class,
+        tables.weights.dtype == torch.bfloat16,
         tables.now,
         tables.norm_floor,
         tables.calm,

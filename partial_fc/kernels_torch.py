@@ -12,28 +12,15 @@ from torch import Tensor
 from partial_fc.pairs import Pairs, ScoreSums
 from partial_fc.row_tables import NO_SLOT, Motion, RowTables
 from partial_fc.sface import SFace, angle
+from partial_fc.stored_rows import current_rows, inverse_norms, row_chunk, store_rows, stored_rows
 
 LARGEST_CODE = 127
 ROUNDING_SLACK = 1e-6  # what float32 sums over a row may be off
 MUCH_UNREST = 1e3  # of rows that turn over, or have no direction
-CHUNK = 4096  # rows or pairs at a time: about what a core's cache holds
-CHUNK_ON_GPU = 2**16  # where launching costs more than memory
 SHORTEST_LIFE = 16  # steps that a touched row keeps its momentum: it may be touched again, and letting go costs a visit
 OWN_PAIR = -2.0  # stands for the cosine of an own pair in a sample
 TILE_PAIRS, TILE_PAIRS_ON_GPU = 2**19, 2**24  # int32 products of a tile: 2 MiB, about a core's cache; 64 MiB
 FUSED = False  # whether there is a ``screen_tile``, which takes no products
-
-
-def current_rows(tables: RowTables, rows: Tensor) -> Tensor:
-    """[A, D]: the rows as they stand now, moved by what their momentum did since they were touched."""
-    weights = tables.weights[rows]
-    slots = tables.slots[rows].long()
-    live = (slots != NO_SLOT).nonzero().squeeze(1)
-    if len(live):
-        held = slots[live]
-        travel = tables.travel[(tables.now - tables.touched[held]).long()]
-        weights[live] -= travel[:, None] * tables.momentum[held]
-    return weights
 
 
 def gather_unit(tables: RowTables, rows: Tensor | None, start: int, count: int, unit: Tensor, inverse: Tensor) -> None:
@@ -42,17 +29,17 @@ def gather_unit(tables: RowTables, rows: Tensor | None, start: int, count: int, 
     A row without direction (norm at most ``norm_floor``) gives a zero row and the inverse norm 0.
     """
     weights = current_rows(tables, _range(tables, start, count) if rows is None else rows)
-    inverse.copy_(_inverse_norms(tables, weights))
+    inverse.copy_(inverse_norms(tables, weights))
     torch.mul(weights, inverse[:, None], out=unit)
 
 
-def encode_all(tables: RowTables) -> None:
-    """int8 codes, scales and slack of all rows as they stand now."""
-    chunk = _chunk(tables.weights)
-    for start in range(0, len(tables.weights), chunk):
-        rows = _range(tables, start, min(chunk, len(tables.weights) - start))
+def encode_rows(tables: RowTables, start: int, count: int) -> None:
+    """int8 codes, scales and slack of ``count`` rows from ``start`` on, as they stand now."""
+    chunk = row_chunk(tables.weights)
+    for begin in range(start, start + count, chunk):
+        rows = _range(tables, begin, min(chunk, start + count - begin))
         weights = current_rows(tables, rows)
-        _encode(tables, rows, weights, _inverse_norms(tables, weights))
+        _encode(tables, rows, weights, inverse_norms(tables, weights))
 
 
 def update_rows(
@@ -65,11 +52,11 @@ def update_rows(
 
     Without pairs the gradient is 0. A row without a slot takes the step with no momentum. Codes are renewed.
     """
-    chunk = _chunk(rows)
+    chunk = row_chunk(rows)
     for begin in range(0, len(rows), chunk):
         part = rows[begin : begin + chunk]
         weights = current_rows(tables, part)
-        inverse = _inverse_norms(tables, weights)
+        inverse = inverse_norms(tables, weights)
         gradient = torch.zeros_like(weights)
         if pairs is not None and offsets is not None:
             ends = offsets[begin : begin + len(part) + 1]
@@ -88,14 +75,14 @@ def update_dense(tables: RowTables, start: int, sums: Tensor, motion: Motion) ->
     """The same for the rows from ``start`` on, from sums [T, D] of coefficient * embedding. Codes are left alone."""
     rows = _range(tables, start, len(sums))
     weights = current_rows(tables, rows)
-    inverse = _inverse_norms(tables, weights)[:, None]
+    inverse = inverse_norms(tables, weights)[:, None]
     radial = (sums * weights).sum(dim=1, keepdim=True) * inverse * inverse
     _move(tables, rows, weights, (sums - radial * weights) * inverse, motion, encode=False)
 
 
 def settle_rows(tables: RowTables, rows: Tensor, rest: float, motion: Motion) -> None:
     """Bring ``rows`` with momentum to now; with ``rest`` > 0 also add rest * momentum, the movement still to come."""
-    chunk = _chunk(rows)
+    chunk = row_chunk(rows)
     for begin in range(0, len(rows), chunk):
         part = rows[begin : begin + chunk]
         part = part[tables.slots[part] != NO_SLOT]
@@ -103,9 +90,9 @@ def settle_rows(tables: RowTables, rows: Tensor, rest: float, motion: Motion) ->
         age = (tables.now - tables.touched[slots]).long()
         held = tables.decay[age]
         momentum = tables.momentum[slots]
-        weights = tables.weights[part] - (tables.travel[age] + rest * held)[:, None] * momentum
+        weights = stored_rows(tables, part) - (tables.travel[age] + rest * held)[:, None] * momentum
         momentum = momentum * held[:, None]
-        tables.weights[part] = weights
+        weights = store_rows(tables, part, weights)
         tables.momentum[slots] = momentum
         if rest > 0.0:
             tables.unrest[slots] = 0.0
@@ -136,9 +123,7 @@ def score_tile(
     written, sorted by row, is returned. gradient: [blocks, N, D] takes coefficient * unit row.
     """
     count = len(dots)
-    slack = tables.slack[start : start + count, None]
-    bound = dots * scales * tables.scales[start : start + count, None] + residuals * (1.0 + slack)
-    candidates = bound >= lowest - slack
+    candidates = _candidates(tables, start, dots, scales, residuals, lowest)
     here = (own[0] >= start) & (own[0] < start + count)
     own_rows, own_samples = own[0][here] - start, own[1][here]
     candidates[own_rows, own_samples] = False
@@ -160,9 +145,9 @@ def score_tile(
     kept.copy_(0, found)
     touched, place = torch.unique_consecutive(found.rows, return_inverse=True)
     weights = current_rows(tables, touched)
-    inverse = _inverse_norms(tables, weights)
+    inverse = inverse_norms(tables, weights)
     if gradient is not None:
-        chunk = _chunk(rows)
+        chunk = row_chunk(rows)
         for first in range(0, len(found), chunk):
             some = found.part(first, min(first + chunk, len(found)))
             at = place[first : first + chunk]
@@ -181,6 +166,22 @@ def score_tile(
     values[sums.NEGATIVE_FORCE] += force[negative].sum()
     values[sums.OWN_FORCE] += force[~negative].sum()
     return len(found)
+
+
+def candidate_rows(
+    tables: RowTables, start: int, dots: Tensor, scales: Tensor, residuals: Tensor, lowest: float
+) -> Tensor:
+    """[C] int64, sorted: rows of the tile that :func:`score_tile` scores a pair of, own pairs left aside."""
+    return _candidates(tables, start, dots, scales, residuals, lowest).any(dim=1).nonzero().squeeze(1) + start
+
+
+def _candidates(
+    tables: RowTables, start: int, dots: Tensor, scales: Tensor, residuals: Tensor, lowest: float
+) -> Tensor:
+    """[T, N] bool."""
+    slack = tables.slack[start : start + len(dots), None]
+    bound = dots * scales * tables.scales[start : start + len(dots), None] + residuals * (1.0 + slack)
+    return bound >= lowest - slack
 
 
 def dense_coefficients(
@@ -252,26 +253,17 @@ def tile_rows(padded: int, device: torch.device) -> int:
     return max(64, (TILE_PAIRS if device.type == "cpu" else TILE_PAIRS_ON_GPU) // padded)
 
 
-def _chunk(tensor: Tensor) -> int:
-    return CHUNK if tensor.device.type == "cpu" else CHUNK_ON_GPU
-
-
 def _range(tables: RowTables, start: int, count: int) -> Tensor:
     return torch.arange(start, start + count, device=tables.weights.device)
-
-
-def _inverse_norms(tables: RowTables, weights: Tensor) -> Tensor:
-    norms = weights.norm(dim=1)
-    return torch.where(norms > tables.norm_floor, 1.0 / norms, 0.0)
 
 
 def _cosines(tables: RowTables, rows: Tensor, samples: Tensor, embeddings: Tensor) -> Tensor:
     """[P] for pairs of rows and samples."""
     cosines = embeddings.new_empty(len(rows))
-    chunk = _chunk(rows)
+    chunk = row_chunk(rows)
     for first in range(0, len(rows), chunk):
         weights = current_rows(tables, rows[first : first + chunk])
-        unit = weights * _inverse_norms(tables, weights)[:, None]
+        unit = weights * inverse_norms(tables, weights)[:, None]
         cosines[first : first + chunk] = torch.linalg.vecdot(unit, embeddings[samples[first : first + chunk]])
     return cosines
 
@@ -294,8 +286,7 @@ def _move(
     after[live] += (motion.momentum_factor * tables.decay[(tables.now - tables.touched[held]).long()])[
         :, None
     ] * tables.momentum[held]
-    weights = weights - motion.rate * after
-    tables.weights[rows] = weights
+    weights = store_rows(tables, rows, weights - motion.rate * after)
     tables.momentum[held] = after[live]
     _finish(tables, rows[live], weights[live], after[live], tables.now + 1, motion, encode=encode)
     _finish(tables, rows[~live], weights[~live], None, tables.now + 1, motion, encode=encode)
@@ -305,7 +296,7 @@ def _finish(
     tables: RowTables, rows: Tensor, weights: Tensor, momentum: Tensor | None, now: int, motion: Motion, *, encode: bool
 ) -> None:
     """Note when moved rows were touched and how long their momentum matters, and renew their codes."""
-    inverse = _inverse_norms(tables, weights)
+    inverse = inverse_norms(tables, weights)
     if momentum is not None and len(rows):
         slots = tables.slots[rows].long()
         speed = momentum.norm(dim=1) * inverse

@@ -6,6 +6,7 @@ Shape letters: R rows of the shard, D embedding size, N global batch, M the batc
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import triton
@@ -34,13 +35,13 @@ def gather_unit(tables: RowTables, rows: Tensor | None, start: int, count: int, 
         )
 
 
-def encode_all(tables: RowTables) -> None:
-    """See :func:`partial_fc.kernels_torch.encode_all`."""
-    if len(tables.weights):
-        triton_rows.encode_program[(len(tables.weights),)](
-            tables.weights, tables.codes, tables.scales, tables.slack, tables.slots, tables.momentum, tables.touched,
-            tables.unrest, tables.travel, tables.now, tables.norm_floor, tables.calm, _dim(tables), tables.code_width,
-            **_width(tables),
+def encode_rows(tables: RowTables, start: int, count: int) -> None:
+    """See :func:`partial_fc.kernels_torch.encode_rows`."""
+    if count:
+        triton_rows.encode_program[(count,)](
+            tables.weights, tables.places, tables.codes, tables.scales, tables.slack, tables.slots, tables.momentum,
+            tables.touched, tables.unrest, tables.travel, tables.now, tables.norm_floor, tables.calm, start,
+            _dim(tables), tables.code_width, **_width(tables),
         )  # fmt: skip
 
 
@@ -63,7 +64,7 @@ def settle_rows(tables: RowTables, rows: Tensor, rest: float, motion: Motion) ->
     """See :func:`partial_fc.kernels_torch.settle_rows`."""
     if len(rows):
         triton_rows.settle_program[(len(rows),)](
-            *_all(tables), *_life(motion), rows, rest, _dim(tables), tables.code_width,
+            *_all(tables), *_rounding(tables), *_life(motion), rows, rest, _dim(tables), tables.code_width,
             TO_REST=rest > 0.0, ENCODE=tables.codes is not None, **_width(tables),
         )  # fmt: skip
 
@@ -85,13 +86,19 @@ def screen_tile(
     cut: float,
     gradient: Tensor | None,
     sums: ScoreSums,
+    fetch: Callable[[Tensor], None] | None = None,
 ) -> Pairs:
-    """:func:`partial_fc.kernels_torch.score_tile` with its int8 products, for ``count`` rows from ``start`` on."""
+    """:func:`partial_fc.kernels_torch.score_tile` with its int8 products, for ``count`` rows from ``start`` on.
+
+    fetch: brings rows [A] int64 to the device, where they are not there.
+    """
     padded = len(coded.scales)
-    if count < len(tables.weights):
+    if count < len(tables.slots):
         here = ((own[0] >= start) & (own[0] < start + count)).nonzero().squeeze(1)
         own = own[0][here], own[1][here]
     keys = _candidates(tables, start, count, coded, own, lowest)
+    if fetch is not None:
+        fetch(torch.unique_consecutive(keys // padded).long() + start)
     cosines, inverses = embeddings.new_empty(len(keys)), embeddings.new_empty(len(keys))
     if len(keys):
         triton_pairs.score_program[(len(keys),)](
@@ -227,7 +234,8 @@ def _update(
     if not count:
         return
     triton_rows.update_program[(count,)](
-        *_all(tables), motion.rate, motion.momentum_factor, *_life(motion), *inputs, _dim(tables), tables.code_width,
+        *_all(tables), *_rounding(tables), motion.rate, motion.momentum_factor, *_life(motion), *inputs, _dim(tables),
+        tables.code_width,
         GRADIENT=kind, ENCODE=encode and tables.codes is not None, AT_ONCE=AT_ONCE, **_width(tables),
     )  # fmt: skip
 
@@ -238,14 +246,29 @@ def _dim(tables: RowTables) -> int:
 
 def _place(tables: RowTables) -> tuple[object, ...]:
     """What it takes to know where a row stands now."""
-    return tables.weights, tables.slots, tables.momentum, tables.touched, tables.travel, tables.now
+    return tables.weights, tables.places, tables.slots, tables.momentum, tables.touched, tables.travel, tables.now
 
 
 def _all(tables: RowTables) -> tuple[object, ...]:
     return (
-        *(tables.weights, tables.codes, tables.scales, tables.slack, tables.slots, tables.momentum, tables.touched),
-        *(tables.expiry, tables.unrest, tables.travel, tables.decay, tables.now, tables.norm_floor, tables.calm),
+        *(tables.weights, tables.places, tables.codes, tables.scales, tables.slack, tables.slots, tables.momentum),
+        *(
+            tables.touched,
+            tables.expiry,
+            tables.unrest,
+            tables.travel,
+            tables.decay,
+            tables.now,
+            tables.norm_floor,
+            tables.calm,
+        ),
     )
+
+
+def _rounding(tables: RowTables) -> tuple[int, ...]:
+    """Keys as signed numbers: larger ones would be of another type, and compiled for anew."""
+    low, high = (half - 2**32 if half >= 2**31 else half for half in tables.rounding.halves)
+    return low, high, tables.rounding.first_class
 
 
 def _life(motion: Motion) -> tuple[float, ...]:

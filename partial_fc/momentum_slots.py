@@ -24,7 +24,7 @@ class MomentumSlots:
 
     def __init__(self, tables: RowTables) -> None:
         self._tables = tables
-        self._device = tables.weights.device
+        self._device = tables.slots.device
         self.owner = torch.empty(0, dtype=torch.int64, device=self._device)  # [K] row of each slot, -1: free
         self._free = torch.empty(0, dtype=torch.int64, device=self._device)
         self.used = 0  # slots [0, used) have been given out; some may be free again
@@ -96,7 +96,7 @@ class MomentumSlots:
         capacity = len(self.owner)
         if needed <= capacity:
             return
-        rows = len(tables.weights)
+        rows = len(tables.slots)
         wanted = rows if self._device.type == "cpu" else min(rows, max(needed, FEWEST, int(capacity * GROWTH)))
         tables.momentum = self._longer(tables.momentum, wanted)
         tables.touched = self._longer(tables.touched, wanted)

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from partial_fc.center_rows import CenterRows
 from partial_fc.center_sgd import CenterSGD
 from partial_fc.class_shard import ClassShard
 from partial_fc.head import PartialFC
@@ -16,6 +15,8 @@ from partial_fc.initial_centers import INIT_BLOCK, initial_centers
 from partial_fc.momentum_slots import NEVER
 from partial_fc.motion_state import add_motion, begin_motion
 from partial_fc.shared_motion import HEADROOM
+
+TILE_ROWS = 4096
 
 
 class MovedCenters:
@@ -40,7 +41,7 @@ class MovedCenters:
         self._rows = head.rows
         if motion is not None:
             # A head without motion borrows the arithmetic until its centers are plain.
-            self._rows = head.rows or CenterRows(self._weights)
+            self._rows = head.rows or head.new_rows()
             begin_motion(self._rows, motion["shared"], int(motion["now"]))
         elif self._rows is not None:
             group = optimizer.param_groups[0]
@@ -50,8 +51,8 @@ class MovedCenters:
 
     @torch.no_grad()
     def put_centers(self, rows: Tensor, values: Tensor) -> None:
-        """Stored centers [n, D] of ``rows`` [n] int64."""
-        self._weights.index_copy_(0, self._here(rows), self._here(values))
+        """Stored centers [n, D] of ``rows`` [n] int64, in whatever type they were saved."""
+        self._weights.index_copy_(0, self._here(rows), self._here(values).to(self._weights.dtype))
 
     @torch.no_grad()
     def put_momentum(self, rows: Tensor, values: Tensor) -> None:
@@ -69,18 +70,26 @@ class MovedCenters:
         kept: a row in motion has yet to be moved.
         """
         assert self._rows is not None, "of a head with motion"
-        add_motion(self._rows, self._here(rows), state)
+        add_motion(self._rows, rows.to(self._rows.device), state)
 
     @torch.no_grad()
     def settle(self, new: Tensor) -> None:
-        """Make the centers current; rows ``new`` [n], ascending, start as in any new head, without momentum."""
+        """Make the centers current; rows ``new`` [n], ascending, start as in any new head, without momentum.
+
+        Bfloat16 centers of a head with motion keep their common scale: to multiply by it would round all of them.
+        """
         head = self._head
         if self._rows is not None:
-            self._rows.make_plain()
+            if head.rows is not None and head.rows.is_rounded:
+                self._rows.bring_to_now()
+            else:
+                self._rows.make_plain()
             if not self._keep:
                 self._rows.drop_momentum()
             elif head.rows is None:
-                self._buffer().copy_(self._rows.momentum(0, len(self._weights)))
+                for begin in range(0, len(self._weights), TILE_ROWS):
+                    here = self._rows.momentum(begin, min(begin + TILE_ROWS, len(self._weights)))
+                    self._buffer()[begin : begin + len(here)] = self._here(here)
         if head.rows is None:
             self._rows = None
         self._start(new)
@@ -89,7 +98,8 @@ class MovedCenters:
     def set_new(self, rows: Tensor, values: Tensor) -> None:
         """Centers [n, D] float32 of new ``rows`` [n], without momentum. ``settle`` comes before."""
         rows, values = self._here(rows), self._here(values)
-        self._head.stored_centers.index_copy_(0, rows, values)
+        scale = 1.0 if self._head.rows is None else self._head.rows.shared.scale
+        self._head.stored_centers.index_copy_(0, rows, (values / scale).to(self._weights.dtype))
         if self._head.rows is None:
             if self._has_buffer:
                 self._buffer().index_fill_(0, rows, 0.0)
@@ -97,7 +107,7 @@ class MovedCenters:
             self._head.rows.forget_codes()
             # Momentum is carry * w + E, and here it shall be 0.
             if (carry := self._head.rows.shared.carry) != 0.0:
-                self._add_restless(rows, values * -carry)
+                self._add_restless(rows, values * (-carry * scale))
 
     def _start(self, new: Tensor) -> None:
         head, shard = self._head, self._head.class_shard
@@ -111,7 +121,7 @@ class MovedCenters:
         assert self._rows is not None, "of a head with motion"
         if self._rows.shared.factor == 0.0:
             return  # a row without momentum factor keeps none
-        tables = self._rows.tables
+        tables, rows = self._rows.tables, rows.to(self._rows.device)
         add_motion(
             self._rows,
             rows,
@@ -130,7 +140,7 @@ class MovedCenters:
     def _buffer(self) -> Tensor:
         state = self._optimizer.state[self._head.stored_centers]
         if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(self._head.stored_centers)
+            state["momentum_buffer"] = torch.zeros_like(self._head.stored_centers, dtype=torch.float32)
         buffer: Tensor = state["momentum_buffer"]
         return buffer
 

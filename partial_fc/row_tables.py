@@ -3,10 +3,12 @@
 Shape letters: R rows of the class shard, D embedding size, W code width (D rounded up to 8), K momentum slots.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+from partial_fc.stochastic_rounding import Rounding
 
 NO_SLOT = -1
 CODE_ALIGNMENT = 8
@@ -16,14 +18,15 @@ CODE_ALIGNMENT = 8
 class RowTables:
     """Filled and read by the kernels; :class:`partial_fc.center_rows.CenterRows` says what the fields mean together.
 
-    weights: [R, D] float32, as of ``touched`` of the row's slot; current where it has none.
+    weights: [R, D] float32 or bfloat16, as of ``touched`` of the row's slot; current where it has none.
     codes: [R, W] int8, or None; scales: [R], so that unit row = scale * code + residual; slack: [R], bound on
     |unit row - scale * code|, including what the row may still drift before it is touched.
     slots: [R] int32, place of the row's momentum or -1. momentum: [K, D], touched: [K] int32 (step), expiry: [K] int32
     (step from which the rest of the movement is below rounding), unrest: [K] (bound on the angle still to be moved).
     travel, decay: float32 by age: sum of rate * momentum_factor^k over the steps since, and momentum_factor^age.
     now: optimizer steps taken. norm_floor: rows no longer than this have no direction. calm: rows with less unrest
-    are left alone between touches.
+    are left alone between touches. rounding: of bfloat16 rows that are written next.
+    places: None where row i lies at place i of ``weights``; else [R] int32, where those rows lie that are there now.
     """
 
     weights: Tensor
@@ -40,12 +43,22 @@ class RowTables:
     now: int
     norm_floor: float
     calm: float
+    rounding: Rounding = field(default_factory=lambda: Rounding(0))
+    places: Tensor | None = None
 
     @classmethod
-    def around(cls, weights: Tensor, *, norm_floor: float, calm: float) -> "RowTables":
-        """Tables without codes and without momentum."""
+    def around(
+        cls,
+        weights: Tensor,
+        *,
+        norm_floor: float,
+        calm: float,
+        first_class: int = 0,
+        device: torch.device | None = None,
+    ) -> "RowTables":
+        """Tables without codes and without momentum. device: of all else, where that is not where weights are."""
         rows, dim = weights.shape
-        device = weights.device
+        device = weights.device if device is None else device
         empty = torch.empty(0, dtype=torch.int32, device=device)
         return cls(
             weights=weights,
@@ -62,6 +75,7 @@ class RowTables:
             now=0,
             norm_floor=norm_floor,
             calm=calm,
+            rounding=Rounding(0, first_class),
         )
 
     @property

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from partial_fc.head import PartialFC
 
 FEWEST_ON_CUDA = 32  # rows that the int8 product asks for there
+MOST_TILE = 65536  # rows, of which those that are scored must find room on the device
 COSINE_ROUNDING = 2e-6  # of float32 cosines near the cut
 
 
@@ -51,6 +52,8 @@ def screened_pass(
     if with_gradient:
         gradient = workspace.take("block gradients", kernels.gradient_blocks(), padded, dim).zero_()
     tile = kernels.tile_rows(padded, batch.unit.device)
+    if rows.staged is not None:
+        tile = min(tile, MOST_TILE)
     found = PairBuffer(workspace)
     sums = ScoreSums(batch.unit.device)
     for start in range(0, len(rows), tile):
@@ -58,12 +61,16 @@ def screened_pass(
         if kernels.FUSED:
             found.add(
                 kernels.screen_tile(
-                    tables, start, size, coded, batch.unit, batch.own, loss, lowest, cut, gradient, sums
+                    tables, start, size, coded, batch.unit, batch.own, loss, lowest, cut, gradient, sums, rows.fetch
                 )
             )
             continue
         dots = workspace.take("dots", size, padded, dtype=torch.int32)
         int8_product(tables.codes[start : start + size], coded.codes, dots)
+        if rows.fetch is not None:
+            near = kernels.candidate_rows(tables, start, dots, coded.scales, coded.residuals, lowest)
+            own = batch.own_in(start, size)[0] + start
+            rows.fetch(torch.unique(torch.cat([near, own])))
         kept = kernels.score_tile(
             tables,
             start,

@@ -6,6 +6,7 @@ Shape letters: N global batch, R rows of this rank's class shard, T rows of one 
 import torch
 from torch import Tensor
 
+from partial_fc.host_centers import HostCenters
 from partial_fc.selection import Selection
 from partial_fc.sface import SFace
 from partial_fc.tiled import ACTIVE, CUT_HALVINGS, TiledResult, angle_moments, tiles
@@ -14,7 +15,7 @@ from partial_fc.workspace import Workspace
 
 def sface_over_tiles(
     unit: Tensor,
-    centers: Tensor,
+    centers: Tensor | HostCenters,
     selection: Selection,
     loss: SFace,
     *,

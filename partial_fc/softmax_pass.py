@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from partial_fc.collectives import Collectives
+from partial_fc.host_centers import HostCenters
 from partial_fc.margins import CombinedMargin
 from partial_fc.selection import Selection
 from partial_fc.tiled import ACTIVE, CUT_HALVINGS, Tile, TiledResult, angle_moments, tiles
@@ -36,7 +37,7 @@ class _Denominator:
 
 def softmax_over_tiles(
     unit: Tensor,
-    centers: Tensor,
+    centers: Tensor | HostCenters,
     selection: Selection,
     loss: CombinedMargin,
     collectives: Collectives,
@@ -84,7 +85,7 @@ def softmax_over_tiles(
 class _Tiles:
     """The same tiles at every pass, made anew."""
 
-    centers: Tensor
+    centers: Tensor | HostCenters
     selection: Selection
     tile_classes: int
     batch: int

@@ -18,7 +18,8 @@ Piece = dict[str, Any]
 
 def center_state(head: PartialFC, optimizer: CenterSGD) -> Piece:
     """This rank's piece: start, stop, num_classes, embedding_dim, steps_taken, control (of the cut), centers [R, D] as
-    stored, and either momentum [R, D] or None, or motion: see :func:`partial_fc.motion_state.motion_state`.
+    stored, float32 or bfloat16, and either momentum [R, D] or None, or motion: see
+    :func:`partial_fc.motion_state.motion_state`.
 
     The tensors are the head's own, not copies: save them before the next step. Nothing is brought up to date for it,
     so a run that saves goes on bit for bit like one that does not; the common scale is in ``motion``.
@@ -41,6 +42,8 @@ def center_state(head: PartialFC, optimizer: CenterSGD) -> Piece:
 def load_center_state(head: PartialFC, optimizer: CenterSGD, pieces: Sequence[Piece]) -> None:
     """Fill this rank's rows, and the count of steps taken, from pieces written by any number of ranks, in any order.
 
+    Centers keep the precision that both have: saved in float32 they go to the nearest in a bfloat16 head.
+
     Raises ValueError, naming the gap, when the pieces do not belong to this head or do not cover its classes.
     """
     for piece in pieces:
@@ -53,31 +56,34 @@ def load_center_state(head: PartialFC, optimizer: CenterSGD, pieces: Sequence[Pi
     motions = [piece["motion"] for piece in pieces]
     if (head.rows is None) != (None in motions) or not pieces:
         raise ValueError("saved centers come from a head with another kind of loss or sampling: resume with that one")
-    head.load_centers(_assemble(head, pieces, "centers"))
+    _take(head, pieces, "centers", head.stored_centers)
     head.steps_taken = max(int(piece["steps_taken"]) for piece in pieces)
     head.control.load_state(pieces[0]["control"])
     if head.rows is not None:
         load_motion(head.rows, head.class_shard, motions)
     if any(piece["momentum"] is not None for piece in pieces):
-        momentum = _assemble(head, pieces, "momentum").to(head.stored_centers.device)
+        momentum = torch.zeros_like(head.stored_centers, dtype=torch.float32)
+        _take(head, pieces, "momentum", momentum)
         optimizer.state[head.stored_centers]["momentum_buffer"] = momentum
     else:
         optimizer.state.pop(head.stored_centers, None)
 
 
-def _assemble(head: PartialFC, pieces: Sequence[Piece], key: str) -> Tensor:
+def _take(head: PartialFC, pieces: Sequence[Piece], key: str, into: Tensor) -> None:
+    """Fill ``into`` [R, D], whatever type the pieces have; nothing is changed where they do not cover it."""
     shard = head.class_shard
-    rows = torch.zeros(len(shard), head.embedding_dim, dtype=head.stored_centers.dtype)
     covered = torch.zeros(len(shard), dtype=torch.bool)
+    parts = []
     for piece in pieces:
         begin, end = max(piece["start"], shard.start), min(piece["stop"], shard.stop)
         if begin >= end:
             continue
+        covered[begin - shard.start : end - shard.start] = True
         source = piece[key]
         if source is not None:
-            rows[begin - shard.start : end - shard.start] = source[begin - piece["start"] : end - piece["start"]]
-        covered[begin - shard.start : end - shard.start] = True
+            parts.append((begin, end, source[begin - piece["start"] : end - piece["start"]]))
     if not bool(covered.all()):
         missing = shard.start + int((~covered).nonzero()[0])
         raise ValueError(f"saved {key} lack class {missing}: a file of the checkpoint is missing")
-    return rows
+    for begin, end, rows in parts:
+        into[begin - shard.start : end - shard.start] = rows

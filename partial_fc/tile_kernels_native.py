@@ -1,16 +1,23 @@
-"""The functions of :mod:`partial_fc.tile_kernels_torch` in C++ and OpenMP, for contiguous float32 on the CPU."""
+"""The functions of :mod:`partial_fc.tile_kernels_torch` in C++ and OpenMP, for contiguous memory on the CPU.
 
-from ctypes import c_float
+Tables of weights are float32 or bfloat16, everything else is float32.
+"""
 
+from ctypes import c_float, c_int, c_uint32
+
+import torch
 from torch import Tensor
 
 from partial_fc.native_library import call, int64
+from partial_fc.stochastic_rounding import Rounding
+from partial_fc.tile_kernels_torch import NO_ROUNDING
 
 
 def unit_rows(table: Tensor, rows: Tensor | None, start: int, norm_floor: float, unit: Tensor, inverse: Tensor) -> None:
     """See :func:`partial_fc.tile_kernels_torch.unit_rows`."""
     count, dim = unit.shape
-    call("pfc_unit_rows", table, rows, int64(start), int64(count), int64(dim), c_float(norm_floor), unit, inverse)
+    sizes = int64(start), int64(count), int64(dim)
+    call("pfc_unit_rows", table, _half(table), rows, *sizes, c_float(norm_floor), unit, inverse)
 
 
 def add_exponentials(cosines: Tensor, scale: float, maxima: Tensor, sums: Tensor) -> None:
@@ -43,12 +50,14 @@ def sgd_rows(
     lr: float,
     momentum_factor: float,
     weight_decay: float,
+    rounding: Rounding = NO_ROUNDING,
 ) -> None:
     """See :func:`partial_fc.tile_kernels_torch.sgd_rows`."""
     count, dim = gradient.shape
     call(
         "pfc_sgd_rows",
         weights,
+        _half(weights),
         momentum,
         rows,
         int64(start),
@@ -58,4 +67,11 @@ def sgd_rows(
         c_float(lr),
         c_float(momentum_factor),
         c_float(weight_decay),
+        *map(c_uint32, rounding.halves),
+        int64(rounding.first_class),
+        rounding.classes,
     )
+
+
+def _half(table: Tensor) -> c_int:
+    return c_int(table.dtype == torch.bfloat16)

@@ -11,6 +11,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from partial_fc.host_centers import HostCenters
 from partial_fc.kernels import tile_kernels_for
 from partial_fc.selection import Selection
 from partial_fc.workspace import Workspace
@@ -81,22 +82,30 @@ class Tile:
         self.kernels.through_unit_rows(gradient, self.unit, self.inverse)
 
 
-def tiles(centers: Tensor, selection: Selection, tile_classes: int, batch: int, workspace: Workspace) -> Iterator[Tile]:
+def tiles(
+    centers: Tensor | HostCenters, selection: Selection, tile_classes: int, batch: int, workspace: Workspace
+) -> Iterator[Tile]:
     """The centers that take part, ``tile_classes`` at a time; centers: [R, D], all of this rank's; batch: N.
 
     A tile's unit rows are valid until the next tile, those of sampled centers until the next pass begins.
     """
-    dim, dtype = centers.shape[1], centers.dtype
+    table = centers.table if isinstance(centers, HostCenters) else centers
+    dim, dtype = table.shape[1], torch.float32 if table.dtype == torch.bfloat16 else table.dtype
     sampled = None if selection.rows is None else workspace.take("sampled unit", selection.size, dim, dtype=dtype)
-    kernels = tile_kernels_for(centers)
     for start in range(0, selection.size, tile_classes):
         stop = min(start + tile_classes, selection.size)
         if sampled is None or selection.rows is None:
             rows, unit = None, workspace.take("tile unit", stop - start, dim, dtype=dtype)
         else:
             rows, unit = selection.rows[start:stop], sampled[start:stop]
-        inverse = centers.new_empty(stop - start, 1)
-        kernels.unit_rows(centers, rows, start, NORM_FLOOR, unit, inverse)
+        inverse = unit.new_empty(stop - start, 1)
+        if isinstance(centers, HostCenters):
+            brought = centers.bring(rows, start, stop - start)
+            kernels = tile_kernels_for(brought)
+            kernels.unit_rows(brought, None, 0, NORM_FLOOR, unit, inverse)
+        else:
+            kernels = tile_kernels_for(centers)
+            kernels.unit_rows(centers, rows, start, NORM_FLOOR, unit, inverse)
         here = (selection.places >= start) & (selection.places < stop)
         own = (selection.places[here] - start, selection.samples[here])
         weights = None if selection.weights is None else selection.weights[start:stop]

@@ -68,7 +68,7 @@ def screen_program(
 
 @triton.jit(do_not_specialize=["now", "start"])
 def score_program(
-    weights, slots, momentum, touched, travel, now, norm_floor, keys, start, embeddings, cosines, inverses, dim,
+    weights, places, slots, momentum, touched, travel, now, norm_floor, keys, start, embeddings, cosines, inverses, dim,
     PADDED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Cosine of each pair of ``keys``, and the inverse norm of its center."""
@@ -78,7 +78,7 @@ def score_program(
     columns = tl.arange(0, BLOCK)
     inside = columns < dim
     x = tl.load(embeddings + sample * dim + columns, mask=inside, other=0.0)
-    values, _, _, _ = row_now(weights, slots, momentum, touched, travel, now, row, columns, inside, dim)
+    values, _, _, _ = row_now(weights, places, slots, momentum, touched, travel, now, row, columns, inside, dim)
     inverse = inverse_norm(values, norm_floor)
     tl.store(inverses + place, inverse)
     tl.store(cosines + place, tl.sum(values * x, axis=0) * inverse)
@@ -86,7 +86,7 @@ def score_program(
 
 @triton.jit(do_not_specialize=["now"])
 def pull_program(
-    weights, slots, momentum, touched, travel, now, rows, factors, offsets, gradient, padded, dim,
+    weights, places, slots, momentum, touched, travel, now, rows, factors, offsets, gradient, padded, dim,
     SHARES: tl.constexpr, AT_ONCE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Add factor * row over a sample's pairs [offsets[i], offsets[i + 1]), in shares, to gradient [SHARES, M, D]."""
@@ -108,9 +108,10 @@ def pull_program(
         held = tl.where(live, slot, 0).to(tl.int64)
         age = now - tl.load(touched + held, mask=live, other=now)
         far = tl.load(travel + age, mask=live, other=0.0)
+        at = row if places is None else tl.load(places + row, mask=there, other=0).to(tl.int64)
         values = tl.load(
-            weights + row[:, None] * dim + columns[None, :], mask=there[:, None] & inside[None, :], other=0.0
-        )
+            weights + at[:, None] * dim + columns[None, :], mask=there[:, None] & inside[None, :], other=0.0
+        ).to(tl.float32)
         motion = tl.load(
             momentum + held[:, None] * dim + columns[None, :], mask=live[:, None] & inside[None, :], other=0.0
         )

@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 
 from partial_fc import kernels_torch
+from partial_fc.triton_rounding import place_of, store_row
 
 LARGEST_CODE = tl.constexpr(kernels_torch.LARGEST_CODE)
 ROUNDING_SLACK = tl.constexpr(kernels_torch.ROUNDING_SLACK)
@@ -18,7 +19,7 @@ NOTHING, PAIRS, SUMS = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)  # what
 
 
 @triton.jit
-def row_now(weights, slots, momentum, touched, travel, now, row, columns, inside, dim):
+def row_now(weights, places, slots, momentum, touched, travel, now, row, columns, inside, dim):
     """The row as it stands now, its slot (-1: none), its momentum and the momentum's age."""
     slot = tl.load(slots + row)
     live = slot >= 0
@@ -26,7 +27,7 @@ def row_now(weights, slots, momentum, touched, travel, now, row, columns, inside
     age = now - tl.load(touched + held, mask=live, other=now)
     far = tl.load(travel + age, mask=live, other=0.0)
     motion = tl.load(momentum + held * dim + columns, mask=inside & live, other=0.0)
-    values = tl.load(weights + row * dim + columns, mask=inside, other=0.0)
+    values = tl.load(weights + place_of(places, row) * dim + columns, mask=inside, other=0.0).to(tl.float32)
     return values - far * motion, slot, motion, age
 
 
@@ -66,50 +67,38 @@ def store_life(touched, expiry, unrest, slot, after, inverse, now, log_factor, r
 
 @triton.jit(do_not_specialize=["now", "start"])
 def gather_program(
-    weights, slots, momentum, touched, travel, now, norm_floor, rows, start, unit, inverses, dim, BLOCK: tl.constexpr
-):
+    weights, places, slots, momentum, touched, travel, now, norm_floor, rows, start, unit, inverses, dim,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
     place = tl.program_id(0).to(tl.int64)
     row = start + place if rows is None else tl.load(rows + place)
     columns = tl.arange(0, BLOCK)
     inside = columns < dim
-    values, _, _, _ = row_now(weights, slots, momentum, touched, travel, now, row, columns, inside, dim)
+    values, _, _, _ = row_now(weights, places, slots, momentum, touched, travel, now, row, columns, inside, dim)
     inverse = inverse_norm(values, norm_floor)
     tl.store(inverses + place, inverse)
     tl.store(unit + place * dim + columns, values * inverse, mask=inside)
 
 
-@triton.jit(do_not_specialize=["now"])
+@triton.jit(do_not_specialize=["now", "start"])
 def encode_program(
-    weights,
-    codes,
-    scales,
-    slack,
-    slots,
-    momentum,
-    touched,
-    unrest,
-    travel,
-    now,
-    norm_floor,
-    calm,
-    dim,
-    code_width,
-    BLOCK: tl.constexpr,
-):
-    row = tl.program_id(0).to(tl.int64)
+    weights, places, codes, scales, slack, slots, momentum, touched, unrest, travel, now, norm_floor, calm, start, dim,
+    code_width, BLOCK: tl.constexpr,
+):  # fmt: skip
+    row = start + tl.program_id(0).to(tl.int64)
     columns = tl.arange(0, BLOCK)
     inside = columns < dim
-    values, slot, _, _ = row_now(weights, slots, momentum, touched, travel, now, row, columns, inside, dim)
+    values, slot, _, _ = row_now(weights, places, slots, momentum, touched, travel, now, row, columns, inside, dim)
     angle = tl.load(unrest + tl.where(slot >= 0, slot, 0), mask=slot >= 0, other=0.0)
     drift = tl.where(angle <= calm, angle, 0.0)
     inverse = inverse_norm(values, norm_floor)
     store_codes(codes, scales, slack, row, values, inverse, drift, columns, inside, code_width)
 
 
-@triton.jit(do_not_specialize=["now", "start"])
+@triton.jit(do_not_specialize=["now", "start", "key_low", "key_high"])
 def update_program(
-    weights, codes, scales, slack, slots, momentum, touched, expiry, unrest, travel, decay, now, norm_floor, calm,
-    rate, factor, log_factor, reach, patient_reach, rounding, longest,
+    weights, places, codes, scales, slack, slots, momentum, touched, expiry, unrest, travel, decay, now, norm_floor,
+    calm, key_low, key_high, first_class, rate, factor, log_factor, reach, patient_reach, rounding, longest,
     rows, start, offsets, samples, coefficients, cosines, embeddings, sums, dim, code_width,
     GRADIENT: tl.constexpr, ENCODE: tl.constexpr, BLOCK: tl.constexpr, AT_ONCE: tl.constexpr,
 ):  # fmt: skip
@@ -117,7 +106,9 @@ def update_program(
     row = start + place if rows is None else tl.load(rows + place)
     columns = tl.arange(0, BLOCK)
     inside = columns < dim
-    values, slot, motion, age = row_now(weights, slots, momentum, touched, travel, now, row, columns, inside, dim)
+    values, slot, motion, age = row_now(
+        weights, places, slots, momentum, touched, travel, now, row, columns, inside, dim
+    )
     inverse = inverse_norm(values, norm_floor)
     after = tl.zeros([BLOCK], dtype=tl.float32)
     if GRADIENT == PAIRS:
@@ -145,7 +136,7 @@ def update_program(
     held = tl.where(live, slot, 0).to(tl.int64)
     after += factor * tl.load(decay + age, mask=live, other=0.0) * motion
     values -= rate * after
-    tl.store(weights + row * dim + columns, values, mask=inside)
+    values = store_row(weights, places, row, values, columns, inside, dim, key_low, key_high, first_class)
     tl.store(momentum + held * dim + columns, after, mask=inside & live)
     inverse = inverse_norm(values, norm_floor)
     drift = 0.0
@@ -158,23 +149,25 @@ def update_program(
         store_codes(codes, scales, slack, row, values, inverse, drift, columns, inside, code_width)
 
 
-@triton.jit(do_not_specialize=["now"])
+@triton.jit(do_not_specialize=["now", "key_low", "key_high"])
 def settle_program(
-    weights, codes, scales, slack, slots, momentum, touched, expiry, unrest, travel, decay, now, norm_floor, calm,
-    log_factor, reach, patient_reach, rounding, longest, rows, rest, dim, code_width,
-    TO_REST: tl.constexpr, ENCODE: tl.constexpr, BLOCK: tl.constexpr,
+    weights, places, codes, scales, slack, slots, momentum, touched, expiry, unrest, travel, decay, now, norm_floor,
+    calm, key_low, key_high, first_class, log_factor, reach, patient_reach, rounding, longest, rows, rest, dim,
+    code_width, TO_REST: tl.constexpr, ENCODE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     place = tl.program_id(0).to(tl.int64)
     row = tl.load(rows + place)
     columns = tl.arange(0, BLOCK)
     inside = columns < dim
-    values, slot, motion, age = row_now(weights, slots, momentum, touched, travel, now, row, columns, inside, dim)
+    values, slot, motion, age = row_now(
+        weights, places, slots, momentum, touched, travel, now, row, columns, inside, dim
+    )
     if slot >= 0:
         held = slot.to(tl.int64)
         faded = tl.load(decay + age)
         values -= (rest * faded) * motion
         after = motion * faded
-        tl.store(weights + row * dim + columns, values, mask=inside)
+        values = store_row(weights, places, row, values, columns, inside, dim, key_low, key_high, first_class)
         tl.store(momentum + held * dim + columns, after, mask=inside)
         inverse = inverse_norm(values, norm_floor)
         drift = 0.0

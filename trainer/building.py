@@ -37,6 +37,8 @@ def build_trained(
         sample_rate=config.head.sample_rate,
         device=world.device,
         seed=config.run.seed,
+        center_dtype=config.head.center_dtype,
+        center_memory=config.head.center_memory,
     )
     chosen = config.optimizer
     center_optimizer = CenterSGD(

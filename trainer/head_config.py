@@ -9,7 +9,7 @@ from partial_fc import ArcFace, CombinedMargin, CosFace, SFace
 Angle = Annotated[float, Field(gt=0, lt=3.1416)]  # rad
 Margin = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
-OF_ALL = {"loss", "scale", "tolerance", "sample_rate"}
+OF_ALL = {"loss", "scale", "tolerance", "sample_rate", "center_dtype", "center_memory"}
 OF_LOSS = {
     "sface": {"slope", "a", "b"},
     "arcface": {"margin", "interclass_filter"},
@@ -35,6 +35,8 @@ class HeadConfig(BaseModel):
     interclass_filter: Annotated[float, Field(ge=-1, le=1)] | None = None  # negatives with a larger cosine are left out
     tolerance: Annotated[float, Field(ge=0, lt=1)] = 1e-3
     sample_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
+    center_dtype: Literal["float32", "bfloat16"] = "float32"  # what centers are stored in; bfloat16: half the memory
+    center_memory: Literal["device", "host"] = "device"  # where; host: rows that a step needs come to the device
 
     @model_validator(mode="after")
     def _every_key_is_read(self) -> "HeadConfig":

@@ -28,6 +28,8 @@ ADDABLE = {("data", "identities_sha256")}
 OTHER_DATA = ("data.num_identities", "data.identities_sha256")
 # How the work of a step is spread: checkpoints are the same from any engine, and pieces add up to the same step.
 FREE_KEYS |= {("train", "engine"), ("train", "micro_batches"), ("train", "compile")}
+# How class centers are kept: a head of either type, in either memory, reads what the other saved.
+FREE_KEYS |= {("head", "center_dtype"), ("head", "center_memory")}
 
 
 # What a process that was killed while writing leaves behind, besides drafts of checkpoints.

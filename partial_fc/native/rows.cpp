@@ -25,13 +25,13 @@ void pfc_gather_unit(const Rows* rows, const int64_t* list, int64_t start, int64
     }
 }
 
-// int8 codes of all rows.
-void pfc_encode(const Rows* rows, int64_t count, int threads) {
+// int8 codes of `count` rows from `start` on.
+void pfc_encode(const Rows* rows, int64_t start, int64_t count, int threads) {
 #pragma omp parallel num_threads(threads)
     {
         std::vector<float> buffer(rows->dim);
 #pragma omp for schedule(static)
-        for (int64_t row = 0; row < count; ++row) {
+        for (int64_t row = start; row < start + count; ++row) {
             const float* weights = current(*rows, row, buffer.data());
             const float inverse = inverse_norm(*rows, dot(weights, weights, rows->dim));
             const int32_t slot = rows->slots[row];
@@ -96,7 +96,7 @@ void pfc_update(Rows* rows, const int64_t* list, int64_t count, const int64_t* o
             const int64_t row = list[i];
             const int32_t slot = rows->slots[row];
             const float* now = current(*rows, row, buffer.data());
-            float* weights = rows->weights + row * dim;
+            float* weights = target(*rows, row, buffer.data());
             const int64_t first = offsets ? offsets[i] : 0, last = offsets ? offsets[i + 1] : 0;
             if (first < last) {
                 const float inverse = inverse_norm(*rows, dot(now, now, dim));
@@ -111,8 +111,10 @@ void pfc_update(Rows* rows, const int64_t* list, int64_t count, const int64_t* o
                     gradient[d] = (gradient[d] - radial * inverse * now[d]) * inverse;
             }
             if (slot < 0) {
-                if (first < last)
+                if (first < last) {
                     for (int64_t d = 0; d < dim; ++d) weights[d] = now[d] - rate * gradient[d];
+                    keep(*rows, row, weights);
+                }
                 finish(after, row, weights, nullptr, -1, motion, rows->codes != nullptr);
                 continue;
             }
@@ -131,6 +133,7 @@ void pfc_update(Rows* rows, const int64_t* list, int64_t count, const int64_t* o
                     weights[d] = now[d] - rate * momentum[d];
                 }
             }
+            keep(*rows, row, weights);
             finish(after, row, weights, momentum, slot, motion, rows->codes != nullptr);
         }
     }
@@ -155,10 +158,11 @@ void pfc_update_dense(Rows* rows, int64_t start, int64_t count, const float* sum
             const float* sum = sums + i * dim;
             const float inverse = inverse_norm(*rows, dot(now, now, dim));
             const float radial = dot(sum, now, dim) * inverse * inverse;
-            float* weights = rows->weights + row * dim;
+            float* weights = target(*rows, row, buffer.data());
             if (slot < 0) {
 #pragma omp simd
                 for (int64_t d = 0; d < dim; ++d) weights[d] = now[d] - rate * inverse * (sum[d] - radial * now[d]);
+                keep(*rows, row, weights);
                 continue;
             }
             float* momentum = rows->momentum + int64_t(slot) * dim;
@@ -168,6 +172,7 @@ void pfc_update_dense(Rows* rows, int64_t start, int64_t count, const float* sum
                 momentum[d] = held * momentum[d] + (sum[d] - radial * now[d]) * inverse;
                 weights[d] = now[d] - rate * momentum[d];
             }
+            keep(*rows, row, weights);
             finish(after, row, weights, momentum, slot, motion, false);
         }
     }
@@ -178,22 +183,27 @@ void pfc_settle(Rows* rows, const int64_t* list, int64_t count, float rest, floa
                 float patient_reach, float rounding, int32_t longest, int threads) {
     const int64_t dim = rows->dim;
     const Motion motion{reach, patient_reach, rounding, std::log(factor), longest};
-#pragma omp parallel for schedule(static) num_threads(threads)
-    for (int64_t i = 0; i < count; ++i) {
-        const int64_t row = list[i];
-        const int32_t slot = rows->slots[row];
-        if (slot < 0) continue;
-        float* weights = rows->weights + row * dim;
-        float* momentum = rows->momentum + int64_t(slot) * dim;
-        const int32_t age = rows->now - rows->touched[slot];
-        const float held = rows->decay[age], travel = rows->travel[age] + rest * held;
+#pragma omp parallel num_threads(threads)
+    {
+        std::vector<float> buffer(dim);
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < count; ++i) {
+            const int64_t row = list[i];
+            const int32_t slot = rows->slots[row];
+            if (slot < 0) continue;
+            float* weights = opened(*rows, row, buffer.data());
+            float* momentum = rows->momentum + int64_t(slot) * dim;
+            const int32_t age = rows->now - rows->touched[slot];
+            const float held = rows->decay[age], travel = rows->travel[age] + rest * held;
 #pragma omp simd
-        for (int64_t d = 0; d < dim; ++d) {
-            weights[d] -= travel * momentum[d];
-            momentum[d] *= held;
+            for (int64_t d = 0; d < dim; ++d) {
+                weights[d] -= travel * momentum[d];
+                momentum[d] *= held;
+            }
+            if (rest > 0.0f) rows->unrest[slot] = 0.0f;
+            keep(*rows, row, weights);
+            finish(*rows, row, weights, momentum, rest > 0.0f ? -1 : slot, motion, rows->codes != nullptr);
         }
-        if (rest > 0.0f) rows->unrest[slot] = 0.0f;
-        finish(*rows, row, weights, momentum, rest > 0.0f ? -1 : slot, motion, rows->codes != nullptr);
     }
 }
 

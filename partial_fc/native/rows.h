@@ -1,11 +1,11 @@
 // The rows of one class shard as partial_fc/center_rows.py keeps them; field for field the structure of kernels_native.py.
 #pragma once
-#include "mathematics.h"
+#include "half.h"
 
 namespace pfc {
 
 struct Rows {
-    float* weights;         // [R, D] as of step `touched` of the row's slot; current where it has none
+    void* weights;          // [A, D] float32 or bfloat16, as of step `touched` of the row's slot; current where it has none
     int8_t* codes;          // [R, W] int8 unit rows, D of the W columns used; may be null
     float* scales;          // [R] unit row = scale * code + residual
     float* slack;           // [R] bound on |unit row - scale * code|, drift until the next touch included
@@ -16,22 +16,62 @@ struct Rows {
     float* unrest;          // [capacity] bound on the angle still to be moved, rad
     const float* travel;    // [ages] sum over the steps since a touch of rate * decay^age
     const float* decay;     // [ages] momentum factor ^ age
+    const int32_t* places;  // [R] where in `weights` a row lies; null: row i at place i
     int64_t dim, code_width;
+    Rounding rounding;      // of rows that are written
+    int32_t half;           // whether `weights` is bfloat16
     int32_t now;            // steps taken
     float norm_floor;       // rows no longer than this have no direction
     float calm;             // rows with less unrest than this are left alone until they are touched
 };
 
-// The row as it stands now: itself, or moved in `buffer` by what its momentum did since it was touched.
+inline int64_t offset_of(const Rows& rows, int64_t row) { return (rows.places ? rows.places[row] : row) * rows.dim; }
+
+// The row as it stands now: itself, or in `buffer` what is widened or moved by what its momentum did since its touch.
 inline const float* current(const Rows& rows, int64_t row, float* buffer) {
-    const float* stored = rows.weights + row * rows.dim;
     const int32_t slot = rows.slots[row];
-    if (slot < 0 || rows.touched[slot] == rows.now) return stored;
-    const float* momentum = rows.momentum + int64_t(slot) * rows.dim;
-    const float travel = rows.travel[rows.now - rows.touched[slot]];
+    const bool still = slot < 0 || rows.touched[slot] == rows.now;
+    const float* momentum = still ? nullptr : rows.momentum + int64_t(slot) * rows.dim;
+    const float travel = still ? 0.0f : rows.travel[rows.now - rows.touched[slot]];
+    if (rows.half) {
+        const uint16_t* stored = static_cast<const uint16_t*>(rows.weights) + offset_of(rows, row);
+        if (still) {
+#pragma omp simd
+            for (int64_t d = 0; d < rows.dim; ++d) buffer[d] = widened(stored[d]);
+        } else {
+#pragma omp simd
+            for (int64_t d = 0; d < rows.dim; ++d) buffer[d] = widened(stored[d]) - travel * momentum[d];
+        }
+        return buffer;
+    }
+    const float* stored = static_cast<const float*>(rows.weights) + offset_of(rows, row);
+    if (still) return stored;
 #pragma omp simd
     for (int64_t d = 0; d < rows.dim; ++d) buffer[d] = stored[d] - travel * momentum[d];
     return buffer;
+}
+
+// Where new values of a row are computed: in the table, or in the `buffer` of current() until keep() rounds them.
+inline float* target(const Rows& rows, int64_t row, float* buffer) {
+    return rows.half ? buffer : static_cast<float*>(rows.weights) + offset_of(rows, row);
+}
+
+// The row as stored, to be changed in place and given to keep().
+inline float* opened(const Rows& rows, int64_t row, float* buffer) {
+    float* values = target(rows, row, buffer);
+    if (rows.half) {
+        const uint16_t* stored = static_cast<const uint16_t*>(rows.weights) + offset_of(rows, row);
+#pragma omp simd
+        for (int64_t d = 0; d < rows.dim; ++d) values[d] = widened(stored[d]);
+    }
+    return values;
+}
+
+// Store what was computed in target(); afterwards it holds what is stored.
+inline void keep(const Rows& rows, int64_t row, float* values) {
+    if (rows.half)
+        round_row(rows.rounding, rows.rounding.first_class + row, values,
+                  static_cast<uint16_t*>(rows.weights) + offset_of(rows, row), rows.dim);
 }
 
 inline float inverse_norm(const Rows& rows, float squared) {

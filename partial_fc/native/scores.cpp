@@ -144,6 +144,25 @@ int64_t pfc_score_tile(const Rows* rows, int64_t start, int64_t count, int64_t b
     return total;
 }
 
+// Which rows of a tile pfc_score_tile scores a pair of, own pairs left aside: found [T]. Arguments as there.
+void pfc_candidate_rows(const Rows* rows, int64_t start, int64_t count, int64_t batch, const int32_t* dots,
+                        const float* sample_scales, const float* sample_residuals, float lowest, bool* found,
+                        int threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t j = 0; j < count; ++j) {
+        const int64_t row = start + j;
+        const int32_t* dot_row = dots + j * batch;
+        const float scale = rows->scales[row], wide = 1.0f + rows->slack[row];
+        float largest = -8.0f;
+#pragma omp simd reduction(max : largest)
+        for (int64_t i = 0; i < batch; ++i) {
+            const float bound = float(dot_row[i]) * sample_scales[i] * scale + sample_residuals[i] * wide;
+            largest = bound > largest ? bound : largest;
+        }
+        found[j] = largest >= lowest - rows->slack[row];
+    }
+}
+
 // Cosines [T, N] become coefficients in place, own pairs minus their pull. own_columns: row within the tile.
 // sums [7], skipped where null: inter, intra, negatives that reach `cut`, own pi/2 - theta, negatives' pi/2 - theta and
 // its square, own pairs.

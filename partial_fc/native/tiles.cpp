@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "mathematics.h"
+#include "half.h"
 
 using namespace pfc;
 
@@ -17,16 +17,25 @@ inline float exponential_or_zero(float x) { return x > -87.0f ? exponential(x) :
 
 extern "C" {
 
-// Unit rows [count, D] and inverse norms [count] of `list`, or of the rows from `start` on where it is null.
-void pfc_unit_rows(const float* table, const int64_t* list, int64_t start, int64_t count, int64_t dim, float norm_floor,
-                   float* unit, float* inverse, int threads) {
+// Unit rows [count, D] and inverse norms [count] of `list`, or of the rows from `start` on where it is null. The table is
+// float32, or bfloat16 where `half`.
+void pfc_unit_rows(const void* table, int half, const int64_t* list, int64_t start, int64_t count, int64_t dim,
+                   float norm_floor, float* unit, float* inverse, int threads) {
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t i = 0; i < count; ++i) {
-        const float* row = table + (list ? list[i] : start + i) * dim;
+        const int64_t at = (list ? list[i] : start + i) * dim;
+        float* out = unit + i * dim;
+        const float* row = static_cast<const float*>(table) + at;
+        if (half) {
+            const uint16_t* stored = static_cast<const uint16_t*>(table) + at;
+#pragma omp simd
+            for (int64_t d = 0; d < dim; ++d) out[d] = widened(stored[d]);
+            row = out;
+        }
         const float norm = std::sqrt(dot(row, row, dim)), by = norm > norm_floor ? 1.0f / norm : 0.0f;
         inverse[i] = by;
 #pragma omp simd
-        for (int64_t d = 0; d < dim; ++d) unit[i * dim + d] = row[d] * by;
+        for (int64_t d = 0; d < dim; ++d) out[d] = row[d] * by;
     }
 }
 
@@ -105,27 +114,41 @@ void pfc_through_unit_rows(float* gradient, const float* unit, const float* inve
     }
 }
 
-// torch.optim.SGD on the rows of `list`, or on those from `start` on where it is null; momentum may be null.
-void pfc_sgd_rows(float* weights, float* momentum, const int64_t* list, int64_t start, int64_t count, int64_t dim,
-                  const float* gradient, float lr, float momentum_factor, float weight_decay, int threads) {
-#pragma omp parallel for schedule(static) num_threads(threads)
-    for (int64_t i = 0; i < count; ++i) {
-        const int64_t row = list ? list[i] : start + i;
-        float* w = weights + row * dim;
-        const float* g = gradient + i * dim;
-        if (!momentum) {
+// torch.optim.SGD on the rows of `list`, or on those from `start` on where it is null; momentum may be null. Weights are
+// float32, or bfloat16 where `half`: then written with stochastic rounding, row i as class classes[i] or, where that is
+// null, as first_class + its number.
+void pfc_sgd_rows(void* weights, int half, float* momentum, const int64_t* list, int64_t start, int64_t count, int64_t dim,
+                  const float* gradient, float lr, float momentum_factor, float weight_decay, uint32_t key_low,
+                  uint32_t key_high, int64_t first_class, const int64_t* classes, int threads) {
+    const Rounding rounding{key_low, key_high, first_class};
+#pragma omp parallel num_threads(threads)
+    {
+        std::vector<float> buffer(dim);
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < count; ++i) {
+            const int64_t row = list ? list[i] : start + i;
+            uint16_t* stored = static_cast<uint16_t*>(weights) + row * dim;
+            float* w = half ? buffer.data() : static_cast<float*>(weights) + row * dim;
+            if (half) {
 #pragma omp simd
-            for (int64_t d = 0; d < dim; ++d) w[d] -= lr * (g[d] + weight_decay * w[d]);
-            continue;
-        }
-        float* m = momentum + row * dim;
-        // On its own: torch rounds this product, and fused into the sum below it would not be.
+                for (int64_t d = 0; d < dim; ++d) w[d] = widened(stored[d]);
+            }
+            const float* g = gradient + i * dim;
+            if (!momentum) {
 #pragma omp simd
-        for (int64_t d = 0; d < dim; ++d) m[d] *= momentum_factor;
+                for (int64_t d = 0; d < dim; ++d) w[d] -= lr * (g[d] + weight_decay * w[d]);
+            } else {
+                float* m = momentum + row * dim;
+                // On its own: torch rounds this product, and fused into the sum below it would not be.
 #pragma omp simd
-        for (int64_t d = 0; d < dim; ++d) {
-            m[d] += g[d] + weight_decay * w[d];
-            w[d] -= lr * m[d];
+                for (int64_t d = 0; d < dim; ++d) m[d] *= momentum_factor;
+#pragma omp simd
+                for (int64_t d = 0; d < dim; ++d) {
+                    m[d] += g[d] + weight_decay * w[d];
+                    w[d] -= lr * m[d];
+                }
+            }
+            if (half) round_row(rounding, classes ? classes[i] : first_class + row, w, stored, dim);
         }
     }
 }

@@ -16,7 +16,9 @@ from split_norm import LAYER_LIMITS, LAYERS, layer_errors_on_cuda
 
 from data_pipeline import Augmentation, RecordReader, RecordWriter, make_loader
 from data_pipeline.decode_image import decode_image
-from partial_fc import CenterSGD, PartialFC
+from partial_fc import CenterSGD, CosFace, PartialFC, SFace
+from partial_fc.center_module import CenterDtype, CenterMemory
+from partial_fc.margins import CombinedMargin
 from trainer.backbones import BackboneConfig, build_backbone
 
 pytestmark = [
@@ -70,6 +72,33 @@ def test_screened_and_dense_steps_on_cuda_equal_the_cpu(phase: Phase) -> None:
     assert modes == ["dense" if phase is COLLAPSE else "screened"] * 2
     moved = (results[0] - Faces(phase, 2203, 290, seed=1).centers).norm()
     assert (results[0] - results[1]).norm() < 1e-3 * moved
+
+
+@pytest.mark.parametrize("center_dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("loss", [SFace(), CosFace()], ids=["sface", "cosface"])
+@pytest.mark.parametrize("phase", [STEADY, COLLAPSE], ids=lambda phase: phase.name)
+def test_centers_in_host_memory_beside_a_gpu(
+    phase: Phase, loss: SFace | CombinedMargin, center_dtype: CenterDtype
+) -> None:
+    """Pinned, and after eight steps what centers on the GPU and on the CPU are, but for the order of float32 sums."""
+    results = []
+    memory: CenterMemory
+    for device, memory in (("cpu", "device"), ("cuda", "device"), ("cuda", "host")):
+        faces = Faces(phase, 2203, 290, seed=1)
+        head = PartialFC(2203, 290, loss, device=device, center_dtype=center_dtype, center_memory=memory)
+        head.load_centers(faces.centers.to(device))
+        optimizer = CenterSGD(head, lr=1e-3 if phase is COLLAPSE else 0.1)
+        for _ in range(8):
+            x, identities = faces.batch(faces.centers, 31)
+            head(x.to(device).requires_grad_(), identities.to(device)).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        assert head.stored_centers.is_cuda == (device == "cuda" and memory == "device")
+        assert head.stored_centers.is_pinned() == (memory == "host")
+        results.append(head.read_centers(0, 2203).cpu())
+    moved = (results[0] - Faces(phase, 2203, 290, seed=1).centers).norm()
+    assert (results[1] - results[2]).norm() < 1e-3 * moved
+    assert (results[0] - results[2]).norm() < (1e-3 if center_dtype == "float32" else 1e-2) * moved
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

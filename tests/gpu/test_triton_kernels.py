@@ -4,6 +4,7 @@ TRITON_INTERPRET=1 .venv/bin/python -m pytest tests/gpu/test_triton_kernels.py  
 """
 
 import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -32,6 +33,10 @@ def test_cuda_gets_them() -> None:
 
 class TestTritonKernels(AgreementTests):
     agreement = AGREEMENT
+
+
+class TestTritonKernelsOnBfloat16(AgreementTests):
+    agreement = replace(AGREEMENT, dtype=torch.bfloat16)
 
 
 def test_candidates_that_do_not_fit_get_more_room(monkeypatch: pytest.MonkeyPatch) -> None:

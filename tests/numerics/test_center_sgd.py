@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from partial_fc import CenterSGD, CosFace, PartialFC, RowGradient, center_state, load_center_state
-from partial_fc.full_sgd import TILE_ROWS
+from partial_fc.center_sgd import TILE_ROWS
 
 pytestmark = pytest.mark.numerics
 

@@ -19,6 +19,10 @@ class TestCompiledKernels(AgreementTests):
     agreement = Agreement(kernels_native, torch.device("cpu"))
 
 
+class TestCompiledKernelsOnBfloat16(AgreementTests):
+    agreement = Agreement(kernels_native, torch.device("cpu"), torch.bfloat16)
+
+
 def test_pairs_of_many_tiles_stay_while_their_buffer_grows() -> None:
     """A tile's pairs are written behind those before it; a second step starts anew in the same memory."""
     workspace = Workspace(torch.device("cpu"))

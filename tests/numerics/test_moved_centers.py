@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from partial_fc import CenterSGD, CosFace, PartialFC, SFace, center_state
+from partial_fc.center_module import CenterDtype
 from partial_fc.moved_centers import MovedCenters
 
 pytestmark = pytest.mark.numerics
@@ -16,10 +17,10 @@ KINDS = ("sface", "cosface")
 SFACE = SFace(b=0.7)  # few pairs are that near: steps are screened, and most rows rest
 
 
-def head_of(kind: str, classes: int, seed: int) -> PartialFC:
+def head_of(kind: str, classes: int, seed: int, center_dtype: CenterDtype = "float32") -> PartialFC:
     if kind == "sface":
-        return PartialFC(classes, DIM, SFACE, seed=seed)
-    return PartialFC(classes, DIM, CosFace(), sample_rate=0.5, seed=seed)
+        return PartialFC(classes, DIM, SFACE, seed=seed, center_dtype=center_dtype)
+    return PartialFC(classes, DIM, CosFace(), sample_rate=0.5, seed=seed, center_dtype=center_dtype)
 
 
 def optimizer_of(head: PartialFC, momentum: float = 0.9) -> CenterSGD:
@@ -50,7 +51,7 @@ def trained(kind: str) -> tuple[PartialFC, CenterSGD]:
 def momentum_of(head: PartialFC, optimizer: CenterSGD) -> Tensor:
     """torch.optim.SGD's buffer."""
     if head.rows is None:
-        buffer: Tensor = optimizer.state[head.centers]["momentum_buffer"]
+        buffer: Tensor = optimizer.state[head.stored_centers]["momentum_buffer"]
         return buffer.clone()
     head.bring_centers_to_now()
     return head.rows.momentum(0, len(head.rows))
@@ -125,6 +126,34 @@ def test_rows_and_their_momentum_arrive(old_kind: str, new_kind: str, keep: bool
         assert momentum[fresh].abs().max() < 1e-8
     else:
         assert not momentum.any()
+
+
+@pytest.mark.parametrize("old_dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("new_kind", KINDS)
+def test_rows_arrive_in_a_head_that_keeps_them_in_bfloat16(old_dtype: CenterDtype, new_kind: str) -> None:
+    """Rounded once at most; with their momentum, in float32."""
+    old = head_of("sface", OLD, seed=1, center_dtype=old_dtype)
+    old_optimizer = optimizer_of(old)
+    steps(old, old_optimizer, 12)
+    source = permuted_source()
+    new = head_of(new_kind, NEW, seed=9, center_dtype="bfloat16")
+    optimizer = optimizer_of(new)
+    into = moved(old, old_optimizer, new, optimizer, source, keep=True)
+    kept, fresh = (source >= 0).nonzero().squeeze(1), (source < 0).nonzero().squeeze(1)
+    into.set_new(fresh[:50], torch.ones(50, DIM))
+    assert new.stored_centers.dtype == torch.bfloat16
+    before, momentum_before = old.centers.detach(), momentum_of(old, old_optimizer)
+    torch.testing.assert_close(new.centers[kept], before[source[kept]], rtol=2.0**-6, atol=1e-7)
+    if (old_dtype, new_kind) == ("bfloat16", "sface"):
+        at_rest = new.rows.tables.slots[kept] < 0 if new.rows is not None else kept < 0
+        assert at_rest.sum() > 100
+        assert torch.equal(new.stored_centers[kept][at_rest], old.stored_centers[source[kept]][at_rest])
+    torch.testing.assert_close(new.centers[fresh[:50]], torch.ones(50, DIM), rtol=2.0**-8, atol=0.0)
+    momentum = momentum_of(new, optimizer)
+    assert momentum.dtype == torch.float32
+    assert (momentum[kept] - momentum_before[source[kept]]).norm() < 1e-2 * momentum_before.norm()
+    assert momentum[fresh].norm(dim=1).max() < 1e-2 * momentum_before.norm(dim=1).max()
+    steps(new, optimizer, 2)
 
 
 @pytest.mark.parametrize("old_kind", KINDS)

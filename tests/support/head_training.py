@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from rounded_training import rounded_training
 
 from partial_fc import (
     ArcFace,
@@ -93,6 +94,7 @@ def everything_on_one_rank(rank: int, world_size: int) -> dict[str, Any]:
         "sface": [train_case(case, rank, world_size) for case in SFACE_CASES],
         "margins": [train_case(case, rank, world_size) for case in MARGIN_CASES],
         "sampled": [train_case(case, rank, world_size) for case in SAMPLED_CASES],
+        "bfloat16": rounded_training(rank, world_size),
         "bytes": {
             (type(loss).__name__, classes): bytes_of_one_step(loss, classes)
             for loss in (SFace(), CosFace())

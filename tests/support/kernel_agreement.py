@@ -11,6 +11,7 @@ from partial_fc import SFace, kernels_torch
 from partial_fc.coded_batch import CodedBatch
 from partial_fc.pairs import Pairs, ScoreSums
 from partial_fc.row_tables import Motion, RowTables
+from partial_fc.stochastic_rounding import Rounding
 
 ROWS, DIM, BATCH, SLOTS, NOW, LONGEST = 203, 37, 21, 90, 50, 40
 MOTION = Motion(rate=0.1, momentum_factor=0.9, reach=0.9, patient_reach=1.1, rounding=2.0**-23, longest=LONGEST)
@@ -20,11 +21,13 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(5)
 
 
-def make_tables() -> RowTables:
+def make_tables(dtype: torch.dtype = torch.float32) -> RowTables:
+    """Of rows at rest and in motion; bfloat16 ones are of a shard in the middle of the classes."""
     draw = generator()
     weights = torch.randn(ROWS, DIM, generator=draw)
     weights[7], weights[8], weights[9] = 0.0, weights[8] * 1e6, weights[9] * 1e-6
-    result = RowTables.around(weights, norm_floor=1e-12, calm=0.004)
+    result = RowTables.around(weights.to(dtype), norm_floor=1e-12, calm=0.004)
+    result.rounding = Rounding(0x8765432112345678, first_class=1_000_000)
     result.now = NOW
     moving = torch.randperm(ROWS, generator=draw)[:SLOTS]
     result.slots[moving] = torch.arange(SLOTS, dtype=torch.int32)
@@ -35,13 +38,24 @@ def make_tables() -> RowTables:
     result.decay = 0.9 ** torch.arange(LONGEST + 1.0)
     result.travel = torch.cumsum(result.decay * 0.1, 0) - 0.1
     result.codes = torch.zeros(ROWS, result.code_width, dtype=torch.int8)
-    kernels_torch.encode_all(result)
+    kernels_torch.encode_rows(result, 0, ROWS)
     return result
 
 
 def assert_same(found: RowTables, expected: RowTables) -> None:
+    """In bfloat16, an update whose float32 value differs in its last bit may be rounded the other way: hardly ever."""
+    alike = torch.ones(ROWS, dtype=torch.bool)
+    if found.weights.dtype == torch.bfloat16:
+        other = found.weights != expected.weights
+        assert other.sum() <= 2
+        alike = ~other.any(dim=1)
+        steps = found.weights[other].view(torch.int16).int() - expected.weights[other].view(torch.int16).int()
+        assert (steps.abs() <= 1).all()
+    slots = expected.slots[alike & (expected.slots >= 0)].long()
     for field in fields(RowTables):
         ours, theirs = getattr(found, field.name), getattr(expected, field.name)
+        if isinstance(ours, torch.Tensor) and len(ours) in (ROWS, SLOTS):
+            ours, theirs = (each[alike if len(each) == ROWS else slots] for each in (ours, theirs))
         if field.name == "codes":
             # A value half way between two codes may go either way.
             assert (ours.int() - theirs.int()).abs().max() <= 1
@@ -85,13 +99,14 @@ class Agreement:
 
     kernels: ModuleType
     device: torch.device
+    dtype: torch.dtype = torch.float32
 
     def both(self, tables: RowTables) -> list[tuple[ModuleType, RowTables]]:
         return [(self.kernels, moved(tables, self.device)), (kernels_torch, copy.deepcopy(tables))]
 
     def of_gather_unit(self, rows: torch.Tensor | None) -> None:
         found = []
-        for kernels, tables in self.both(make_tables()):
+        for kernels, tables in self.both(make_tables(self.dtype)):
             count, device = 90 if rows is None else len(rows), tables.weights.device
             unit, inverse = torch.empty(count, DIM, device=device), torch.empty(count, device=device)
             kernels.gather_unit(tables, None if rows is None else rows.to(device), 5, count, unit, inverse)
@@ -99,11 +114,12 @@ class Agreement:
         torch.testing.assert_close(*(unit for unit, _ in found))
         torch.testing.assert_close(*(inverse for _, inverse in found))
 
-    def of_encode_all(self) -> None:
-        (_, tables), (_, plain) = self.both(make_tables())
+    def of_encode_rows(self) -> None:
+        (_, tables), (_, plain) = self.both(make_tables(self.dtype))
         assert tables.codes is not None
         tables.codes.zero_()
-        self.kernels.encode_all(tables)
+        for start, count in ((0, 150), (150, ROWS - 150)):
+            self.kernels.encode_rows(tables, start, count)
         found = moved(tables, torch.device("cpu"))
         assert_same(found, plain)
         unit, inverse = torch.empty(ROWS, DIM), torch.empty(ROWS)
@@ -114,7 +130,7 @@ class Agreement:
 
     def of_update_rows(self, *, with_pairs: bool) -> None:
         rows, pairs, offsets = random_pairs()
-        before, results = make_tables(), []
+        before, results = make_tables(self.dtype), []
         for kernels, tables in self.both(before):
             here = tables.weights.device
             if with_pairs:
@@ -122,7 +138,7 @@ class Agreement:
                 kernels.update_rows(tables, rows.to(here), some, offsets.to(here), unit_embeddings().to(here), MOTION)
             else:
                 moving = (tables.slots >= 0).nonzero().squeeze(1)
-                kernels.update_rows(tables, moving, None, None, tables.weights, MOTION)
+                kernels.update_rows(tables, moving, None, None, tables.momentum, MOTION)
             results.append(moved(tables, torch.device("cpu")))
         assert_same(*results)
         assert not torch.equal(results[0].weights, before.weights)
@@ -130,14 +146,14 @@ class Agreement:
     def of_update_dense(self) -> None:
         sums = torch.randn(120, DIM, generator=generator())
         results = []
-        for kernels, tables in self.both(make_tables()):
+        for kernels, tables in self.both(make_tables(self.dtype)):
             kernels.update_dense(tables, 40, sums.to(tables.weights.device), MOTION)
             results.append(moved(tables, torch.device("cpu")))
         assert_same(*results)
 
     def of_settle_rows(self, rest: float) -> None:
         results = []
-        for kernels, tables in self.both(make_tables()):
+        for kernels, tables in self.both(make_tables(self.dtype)):
             moving = (tables.slots >= 0).nonzero().squeeze(1)[:50]
             kernels.settle_rows(tables, moving, rest, MOTION)
             results.append(moved(tables, torch.device("cpu")))
@@ -147,7 +163,7 @@ class Agreement:
         results = [
             screened(kernels, tables, lowest, cut, start=start, count=count)
             for start, count in ((3, 150), (0, ROWS))
-            for kernels, tables in self.both(make_tables())
+            for kernels, tables in self.both(make_tables(self.dtype))
         ]
         for found, expected in (results[:2], results[2:]):
             (pairs, gradient, sums), (other_pairs, other_gradient, other_sums) = found, expected
@@ -236,8 +252,8 @@ class AgreementTests:
     def test_gather_unit(self, rows: torch.Tensor | None) -> None:
         self.agreement.of_gather_unit(rows)
 
-    def test_encode_all_and_its_bound(self) -> None:
-        self.agreement.of_encode_all()
+    def test_encode_rows_and_its_bound(self) -> None:
+        self.agreement.of_encode_rows()
 
     @pytest.mark.parametrize("with_pairs", [True, False])
     def test_update_rows(self, with_pairs: bool) -> None:

@@ -8,6 +8,7 @@ from exact_head import ExactHead
 from torch import nn
 
 from partial_fc import CenterSGD, CosFace, PartialFC, SFace
+from partial_fc.center_module import CenterDtype
 from trainer.checkpoint import CheckpointSaver, Position, Retention, Trained, load_newest
 from trainer.config import config_from
 from trainer.engine import data_parallel
@@ -25,7 +26,7 @@ def backbone() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 6, 3), nn.GroupNorm(2, 6), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 36, DIM))
 
 
-def new_trained(loss: str, classes: int = CLASSES) -> Trained:
+def new_trained(loss: str, classes: int = CLASSES, center_dtype: CenterDtype = "float32") -> Trained:
     module = backbone()
     if loss in EXACT:
         module = module.double()
@@ -36,7 +37,7 @@ def new_trained(loss: str, classes: int = CLASSES) -> Trained:
             exact,
             torch.optim.SGD([exact.stored_centers], lr=0.02, momentum=0.9, weight_decay=1e-3),
         )
-    head = PartialFC(classes, DIM, LOSSES[loss], tolerance=TOLERANCES.get(loss, 1e-3))
+    head = PartialFC(classes, DIM, LOSSES[loss], tolerance=TOLERANCES.get(loss, 1e-3), center_dtype=center_dtype)
     return Trained(
         module,
         torch.optim.SGD(module.parameters(), lr=0.02, momentum=0.9),

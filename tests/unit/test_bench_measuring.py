@@ -80,6 +80,18 @@ def test_product_goes_by_blocks_when_its_output_is_large(monkeypatch: pytest.Mon
     torch.testing.assert_close(blocks._output[:23], whole._output[80:])
 
 
+def test_other_centers_than_float32_are_stood_in_for_row_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bare_product, "STAND_IN_ROWS", 40)
+    product = BareProduct(torch.zeros(103, 6, dtype=torch.bfloat16), 7)
+    assert product.nbytes == 4 * (40 * 6 + 7 * 6 + 40 * 7)
+    multiplied = []
+    whole = torch.mm
+    monkeypatch.setattr(torch, "mm", lambda block, *rest, **out: multiplied.append(block) or whole(block, *rest, **out))
+    product()
+    assert [len(block) for block in multiplied] == [40, 40, 23]
+    assert all(block.dtype == torch.float32 for block in multiplied)
+
+
 def test_what_does_not_fit_is_skipped_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     small, large = (Problem("sface-plain-torch", classes, 16, 8, 0.3, 1e-3) for classes in (90, 900_000))
     monkeypatch.setattr(memory_need, "available_bytes", lambda: 200 << 20)

@@ -8,7 +8,7 @@ import pytest
 
 from trainer.bench.head_picture import short_count, write_picture
 from trainer.bench.head_table import format_rows, write_csv
-from trainer.bench.problem import Row
+from trainer.bench.problem import Row, problems
 
 pytestmark = pytest.mark.unit
 
@@ -36,6 +36,9 @@ SFACE = Row(
     active_pairs=21.5,
     cut=0.015,
     error=8.5e-4,
+    center_dtype="float32",
+    center_memory="device",
+    centers_bytes=980 << 20,
     extra_bytes=500 << 20,
     extra_over_centers=0.51,
     extra_bytes_ever=600 << 20,
@@ -67,6 +70,31 @@ def test_table_says_how_it_was_measured_and_leaves_no_empty_cell() -> None:
         assert cell in sface.split()
     assert product.split().count("-") == 8
     assert format_rows([]) == "nothing was measured"
+
+
+def test_the_type_and_place_of_the_centers_are_told() -> None:
+    half = dataclasses.replace(SFACE, center_dtype="bfloat16", center_memory="host", centers_bytes=490 << 20)
+    sface, other = format_rows([SFACE, half]).splitlines()[-2:]
+    assert "float32" in sface.split() and "bfloat16, host" not in sface
+    assert "bfloat16, host" in other and "490" in other.split()
+
+
+def test_each_type_and_place_is_measured_where_they_mean_anything() -> None:
+    found = list(
+        problems(
+            ["product", "sface", "cosface"],
+            classes=[10],
+            embedding_dims=[8],
+            batches=[4],
+            spreads=[0.06, 0.1],
+            tolerances=[1e-3],
+            center_dtypes=["float32", "bfloat16"],
+            center_memories=["device", "host"],
+        )
+    )
+    kept = [(each.method, each.spread, each.center_dtype, each.center_memory) for each in found]
+    assert len(kept) == len(set(kept)) == 1 + 2 * 4 + 4
+    assert [each for each in kept if each[0] == "product"] == [("product", 0.06, "float32", "device")]
 
 
 def test_csv_holds_every_figure(tmp_path: Path) -> None:

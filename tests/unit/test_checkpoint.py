@@ -12,7 +12,11 @@ from checkpoint_reading import everything
 from training_on_ranks import continue_run, new_trained, train_steps
 
 from trainer.checkpoint import (
+    CheckpointSaver,
     DamagedCheckpointError,
+    Position,
+    Retention,
+    Trained,
     find_checkpoint,
     load_checkpoint,
     load_newest,
@@ -21,6 +25,7 @@ from trainer.checkpoint import (
 from trainer.checkpoint.storage import RawReader
 from trainer.checkpoint.tree import empty_tensors, join_tree, split_tree
 from trainer.cli import main
+from trainer.config import config_from
 from trainer.errors import ConfigError
 from trainer.world import World
 
@@ -52,6 +57,34 @@ def test_a_loaded_run_goes_on_bit_for_bit(saved: Path) -> None:
     assert torch.equal(ours.head.centers, theirs.head.centers)
     for name, value in ours.backbone.state_dict().items():
         assert torch.equal(value, theirs.backbone.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("loss", ["sface", "cosface"])
+def test_centers_in_bfloat16_go_on_bit_for_bit_and_load_as_float32(loss: str, tmp_path: Path) -> None:
+    ours = new_trained(loss, center_dtype="bfloat16")
+    train_steps(ours, ALONE, range(3))
+    save_of(ours, tmp_path / "bfloat16")
+    resumed, widened = new_trained(loss, center_dtype="bfloat16"), new_trained(loss)
+    for trained in (resumed, widened):
+        assert load_checkpoint(tmp_path / "bfloat16/checkpoints/step_00000003", trained, world=ALONE).step == 3
+    assert torch.equal(widened.head.stored_centers, ours.head.stored_centers.float())
+    for trained in (ours, resumed):
+        train_steps(trained, ALONE, range(3, 6))
+    assert torch.equal(resumed.head.stored_centers, ours.head.stored_centers)
+    save_of(widened, tmp_path / "float32")
+    load_checkpoint(tmp_path / "float32/checkpoints/step_00000003", resumed, world=ALONE)
+    assert torch.equal(resumed.head.stored_centers, widened.head.stored_centers.bfloat16())
+
+
+def save_of(trained: Trained, folder: Path) -> None:
+    """After three steps."""
+    config = config_from(
+        {"run": {"output": str(folder)}, "data": {"records": "train.rec"}, "train": {"steps": 99}}, "test"
+    )
+    folder.mkdir()
+    saver = CheckpointSaver(folder, config=config, world=ALONE, retention=Retention(9))
+    saver.save(trained, Position(3, 36, {"epoch": 0, "samples": 0}))
+    saver.wait()
 
 
 def test_any_nested_state_comes_back() -> None:

@@ -144,6 +144,18 @@ def test_memory_beyond_the_centers_is_what_was_measured() -> None:
     assert beyond[1] / centers < 1.6
 
 
+def test_centers_in_bfloat16_and_in_host_memory_take_less_of_the_device() -> None:
+    plain, half, host = (
+        memory_of(a_problem(4_000_000, 1, head=head), h100().rates, on_cpu=False)
+        for head in ({}, {"center_dtype": "bfloat16"}, {"center_memory": "host"})
+    )
+    table = 4_000_000 * 512 * 4
+    assert plain.device(worst=False) - half.device(worst=False) == pytest.approx(table / 2)
+    saved = plain.device(worst=False) - host.device(worst=False)
+    assert 0.99 * table < saved < table, "but for what is staged"
+    assert host.host(worst=False) - plain.host(worst=False) == pytest.approx(table)
+
+
 def test_nothing_that_travels_grows_with_the_classes() -> None:
     few, many = (traffic_of(a_problem(identities, 8)) for identities in (10_000, 100_000_000))
     assert few == many

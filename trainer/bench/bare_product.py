@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 MAX_OUTPUT_BYTES = 2 << 30
+STAND_IN_ROWS = 1 << 18  # float32 centers that stand for all where those are stored in less: far more than any cache
 
 
 class BareProduct:
@@ -15,9 +16,20 @@ class BareProduct:
     Above 2 GiB of output it goes by blocks of as many centers as fill 2 GiB, into the same buffer: each center is still
     read once and the output is far larger than any cache, so it costs what the whole product costs. On a GPU, too, it
     is float32, not TensorFloat-32: PyTorch's default.
+
+    Where centers are not float32 on ``device`` (None: where they are), as many random ones as ``STAND_IN_ROWS`` take
+    part again and again, until each center had its product: no cache holds them, so they cost what all would.
     """
 
-    def __init__(self, centers: Tensor, global_batch: int) -> None:
+    def __init__(self, centers: Tensor, global_batch: int, device: torch.device | None = None) -> None:
+        device = centers.device if device is None else device
+        self._rows = len(centers)
+        self._stand_in = 0
+        if centers.dtype != torch.float32 or centers.device.type != device.type:
+            generator = torch.Generator().manual_seed(1)
+            stand_in = torch.randn(min(self._rows, STAND_IN_ROWS), centers.shape[1], generator=generator)
+            self._stand_in = stand_in.nbytes
+            centers = stand_in.to(device)
         self._centers = centers
         drawn = torch.randn(global_batch, centers.shape[1], generator=torch.Generator().manual_seed(0))
         self._batch = drawn.to(centers.device)
@@ -27,13 +39,14 @@ class BareProduct:
     @torch.no_grad()
     def __call__(self) -> None:
         """All logits once."""
-        for block in torch.split(self._centers, self._block):
-            torch.mm(block, self._batch.T, out=self._output[: len(block)])
+        for begin in range(0, self._rows, len(self._centers)):
+            for block in torch.split(self._centers[: self._rows - begin], self._block):
+                torch.mm(block, self._batch.T, out=self._output[: len(block)])
 
     @property
     def nbytes(self) -> int:
         """What it holds beside the centers."""
-        return self._batch.nbytes + self._output.nbytes
+        return self._stand_in + self._batch.nbytes + self._output.nbytes
 
 
 def output_bytes(rows: int, global_batch: int) -> int:

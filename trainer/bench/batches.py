@@ -44,7 +44,7 @@ def draw_batches(
         identities = torch.randint(problem.num_classes, (world.world_size * problem.batch,), generator=generator)
         samples, own_rows = shard.local_rows(identities)
         own = torch.zeros(len(identities), rows.shape[1])
-        own[samples] = rows[own_rows.to(rows.device)].cpu()
+        own[samples] = rows[own_rows.to(rows.device)].cpu().float()
         if world.world_size > 1:
             own = own.to(world.device)
             dist.all_reduce(own)

@@ -29,7 +29,7 @@ LEARNING_RATE_ALL_ACTIVE = 1e-6
 
 @dataclass(frozen=True)
 class Contestant:
-    """One method, ready to train. centers: [R, D] of this rank, their storage, not kept current while training.
+    """One method, ready to train. centers: [R, D] of this rank as stored, not kept current while training.
 
     step: forward, backward, update and zero_grad on one batch. stats: of the last step, where the method has any.
     """
@@ -46,7 +46,7 @@ def build(problem: Problem, geometry: Geometry, world: World, seed: int) -> Cont
         centers = torch.empty(len(shard), problem.embedding_dim, device=world.device)
         geometry.fill_centers(centers, shard.start)
         if problem.method == PRODUCT:
-            product = BareProduct(centers, problem.batch * world.world_size)
+            product = BareProduct(centers, problem.batch * world.world_size, world.device)
             return Contestant(centers, lambda batch: product(), lambda: None)
         plain = PlainSFaceHead(centers, SFace())
         sgd = torch.optim.SGD(plain.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
@@ -59,10 +59,11 @@ def build(problem: Problem, geometry: Geometry, world: World, seed: int) -> Cont
         sample_rate=0.1 if problem.method == COSFACE_SAMPLED else 1.0,
         device=world.device,
         seed=seed,
+        center_dtype=problem.center_dtype,
+        center_memory=problem.center_memory,
     )
-    centers = head.centers.detach()
-    geometry.fill_centers(centers, shard.start)
-    head.load_centers(centers)  # onto themselves: tells the head that they changed
+    geometry.fill_head(head)
+    centers = head.stored_centers.detach()
     rate = LEARNING_RATE_ALL_ACTIVE if problem.method == ALL_ACTIVE else LEARNING_RATE
     optimizer = CenterSGD(head, lr=rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
     return Contestant(centers, _training_step(head, optimizer), lambda: head.stats)

@@ -5,10 +5,13 @@ Shape letters: C classes, R rows of one rank, N global batch, D embedding size, 
 
 import hashlib
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
+
+from partial_fc import PartialFC
 
 POSITIVE_ANGLE = 0.9  # rad: where SFace's a holds the positives of a model in training
 SHARED = 0.8  # of each squared norm along one direction, if shared: no two cosines can then be below 2 * 0.8 - 1
@@ -45,18 +48,31 @@ class Geometry:
 
         Row j is that of global class ``first_class`` + j, the same for any number of ranks.
         """
-        last = first_class + len(rows)
-        basis = self._basis.to(rows.device)
-        shared = None if self._shared is None else self._shared.to(rows.device)
+        for begin, drawn in self._drawn(first_class, first_class + len(rows), rows.device):
+            self._place(drawn, rows[begin - first_class : begin - first_class + len(drawn)])
+
+    def fill_head(self, head: PartialFC) -> None:
+        """The same for a head of this rank, whatever its centers are stored in: no copy of all of them is made."""
+        first = head.class_shard.start
+        for begin, drawn in self._drawn(first, head.class_shard.stop, head.device):
+            out = torch.empty(len(drawn), self._basis.shape[1], device=drawn.device)
+            self._place(drawn, out)
+            head.write_centers(begin - first, out)
+
+    def _drawn(self, first_class: int, last: int, device: torch.device) -> Iterator[tuple[int, Tensor]]:
+        """(class, [n, m] coordinates of centers from it on), block by block."""
         for block in range(first_class // BLOCK, math.ceil(last / BLOCK)):
             generator = _generator(self._seed, f"centers {block}")
             drawn = torch.randn(BLOCK, len(self._basis), generator=generator)
             begin, end = max(first_class, block * BLOCK), min(last, (block + 1) * BLOCK)
             drawn = drawn[begin - block * BLOCK : end - block * BLOCK].div_(math.sqrt(len(self._basis)))
-            out = rows[begin - first_class : end - first_class]
-            torch.mm(drawn.to(rows.device), basis, out=out)
-            if shared is not None:
-                normalize(out, out=out).mul_(math.sqrt(1 - SHARED)).add_(shared, alpha=math.sqrt(SHARED))
+            yield begin, drawn.to(device)
+
+    def _place(self, drawn: Tensor, out: Tensor) -> None:
+        torch.mm(drawn, self._basis.to(out.device), out=out)
+        if self._shared is not None:
+            shared = self._shared.to(out.device)
+            normalize(out, out=out).mul_(math.sqrt(1 - SHARED)).add_(shared, alpha=math.sqrt(SHARED))
 
     def embeddings(self, own: Tensor, generator: torch.Generator) -> Tensor:
         """[N, D] of norm 1; own: [N, D], each one's own center.

@@ -57,12 +57,14 @@ def _measure(problem: Problem, effort: Effort, world: World, now: Callable[[], f
     method = build(problem, geometry, world, effort.seed)
     steps = effort.warmup + effort.repetitions
     batches = draw_batches(steps, problem, method.centers, geometry, world, effort.seed)
-    known = before + method.centers.nbytes + sum(batch.nbytes for batch in batches)
+    # What a GPU's memory holds is counted there alone; on the CPU it is all the same memory.
+    on_device = method.centers.device.type == device.type
+    known = before + (method.centers.nbytes if on_device else 0) + sum(batch.nbytes for batch in batches)
     reset_peak(device)
     for batch in batches[: effort.warmup - 1]:
         method.step(batch)
     extra_ever = peak_bytes(device) - known
-    product = BareProduct(method.centers, problem.batch * world.world_size)
+    product = BareProduct(method.centers, problem.batch * world.world_size, device)
     product()
     counted = reset_peak(device)
     method.step(batches[effort.warmup - 1])  # untimed: the reset took away pages that malloc had kept

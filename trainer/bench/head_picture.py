@@ -22,6 +22,7 @@ COLOURS = {
     COSFACE_SAMPLED: "#a78bda",
 }
 LINES = ("-", "--", ":", "-.")
+Series = tuple[str, float | None, float | None, str]  # method, spread, tolerance, what centers are stored in
 MARKERS = ("o", "s", "^", "D")
 
 
@@ -45,7 +46,8 @@ def write_picture(path: Path, rows: Sequence[Row]) -> None:
         memory.set_title("Memory beyond the centers / centers", fontsize=10, loc="left")
     if not bars:
         known = {handle.get_label(): handle for axes in grid[:, 0] for handle in axes.get_legend_handles_labels()[0]}
-        style: dict[str, Any] = {"ncols": 4, "frameon": False, "fontsize": 9, "handlelength": 3.2}
+        columns = max(1, min(4, 170 // max(map(len, known), default=1)))  # characters that are beside each other
+        style: dict[str, Any] = {"ncols": columns, "frameon": False, "fontsize": 9, "handlelength": 3.2}
         how = f"{conditions(rows[0])}; hollow: sface on its dense path"
         figure.legend(known.values(), known.keys(), loc="outside lower center", title=how, title_fontsize=8, **style)
         for axes in grid[-1]:
@@ -57,15 +59,22 @@ def write_picture(path: Path, rows: Sequence[Row]) -> None:
     write_file(path, buffer.getvalue())
 
 
-def _series(row: Row) -> tuple[str, float | None, float | None]:
-    return row.method, row.spread, row.tolerance
+def _series(row: Row) -> Series:
+    stored = row.center_dtype if row.center_memory == "device" else f"{row.center_dtype} in host memory"
+    return row.method, row.spread, row.tolerance, stored
 
 
-def _label(series: tuple[str, float | None, float | None]) -> str:
-    method, spread, tolerance = series
+def _label(series: Series) -> str:
+    method, spread, tolerance, stored = series
     parts = [] if spread is None or method != SFACE else [f"spread {spread:g}"]
     parts += [] if tolerance is None or method != SFACE else [f"tolerance {tolerance:g}"]
+    parts += [] if stored == "float32" else [stored]
     return f"{method} ({', '.join(parts)})" if parts else method
+
+
+def _strength(series: Series) -> float:
+    """Of the colour: as many shades as there are ways to keep centers."""
+    return (1.0 if series[3].startswith("float32") else 0.6) * (0.6 if series[3].endswith("memory") else 1.0)
 
 
 def _curves(axes: Any, rows: Sequence[Row], series: Sequence[Any], figure: str) -> None:
@@ -87,6 +96,7 @@ def _curves(axes: Any, rows: Sequence[Row], series: Sequence[Any], figure: str) 
             yerr=errors,
             color=COLOURS[each[0]],
             linestyle=LINES[spreads.index(each[1]) % len(LINES)] if varied else "-",
+            alpha=_strength(each),
             marker=marker,
             markersize=6,
             linewidth=2 if varied else 1.4,
@@ -120,7 +130,7 @@ def _bars(axes: Any, rows: Sequence[Row], series: Sequence[Any], figure: str) ->
         value = None if row is None else getattr(row, figure)
         if row is None or value is None:
             continue
-        axes.barh(place, value, color=COLOURS[each[0]], height=0.68)
+        axes.barh(place, value, color=COLOURS[each[0]], alpha=_strength(each), height=0.68)
         end = value
         if figure == "ratio":
             axes.plot([row.ratio_q1, row.ratio_q3], [place, place], color="#222222", linewidth=1.2)

@@ -10,7 +10,7 @@ from data_pipeline.pending_file import write_file
 from trainer.bench.problem import Row
 
 MIB = 1 << 20
-EXPLANATION = "ratio: to the bare float32 product, timed in turn; MiB: peak of a rank beyond its float32 centers"
+EXPLANATION = "ratio: to the bare float32 product, timed in turn; MiB: peak of a rank beyond its centers as stored"
 HEADINGS = (
     "classes",
     "D",
@@ -18,6 +18,8 @@ HEADINGS = (
     "method",
     "spread",
     "tolerance",
+    "stored in",
+    "centers MiB",
     "step s (quartiles)",
     "product s",
     "ratio (quartiles)",
@@ -66,6 +68,8 @@ def _cells(row: Row) -> tuple[str, ...]:
         row.method,
         _or_dash(row.spread, ".2f"),
         _or_dash(row.tolerance, "g"),
+        row.center_dtype if row.center_memory == "device" else f"{row.center_dtype}, {row.center_memory}",
+        f"{row.centers_bytes / MIB:,.0f}",
         f"{row.seconds:.4f} ({row.seconds_q1:.4f}-{row.seconds_q3:.4f})",
         f"{row.product_seconds:.4f}",
         f"{row.ratio:.2f}x ({row.ratio_q1:.2f}-{row.ratio_q3:.2f})",

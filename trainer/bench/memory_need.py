@@ -9,7 +9,7 @@ import torch.distributed as dist
 from partial_fc import class_shard
 from trainer.available_memory import available_bytes
 from trainer.bench.bare_product import output_bytes
-from trainer.bench.problem import PLAIN, PRODUCT, Problem
+from trainer.bench.problem import PLAIN, PRODUCT, SFACE, Problem
 from trainer.world import World
 
 GIB = 1 << 30
@@ -21,17 +21,22 @@ def needed_bytes(problem: Problem, world_size: int) -> int:
 
     Plain PyTorch: five R x D matrices measured (unit centers, gradients through the normalisation, momentum) and three
     R x N ones (cosines, coefficients), one more of each to be safe. This head: gradient and momentum of every row,
-    and tiles.
+    and tiles; in sface's steady phase of few rows.
     """
     rows = len(class_shard(problem.num_classes, world_size, 0))
     batch = problem.batch * world_size
     centers, logits = 4 * rows * problem.embedding_dim, 4 * rows * batch
+    # The bare product's stand-in for other centers than float32 on the device is part of what they save.
+    stored = centers // 2 if problem.center_dtype == "bfloat16" else centers
     product = output_bytes(rows, batch)
     if problem.method == PRODUCT:
         return centers + 2 * product
     if problem.method == PLAIN:
         return centers + product + 6 * centers + 4 * logits
-    return centers + product + 2 * centers + batch * _TILE
+    if problem.method == SFACE:
+        # An int8 copy, and momentum of at most half of the rows: in the phases that it is measured in far fewer move.
+        return stored + product + centers // 4 + centers // 2 + batch * _TILE
+    return stored + product + 2 * centers + batch * _TILE
 
 
 def lack_of_memory(problem: Problem, world: World) -> str | None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 
 from partial_fc import load_center_state
@@ -18,7 +19,15 @@ from trainer.checkpoint.draft import set_aside
 from trainer.checkpoint.folders import complete_checkpoints
 from trainer.checkpoint.parts import Part, PartsLoadPlanner
 from trainer.checkpoint.storage import DamagedCheckpointError, RawReader
-from trainer.checkpoint.trained import CENTER_MOMENTUM, CENTERS, SEEN_CLASSES, Position, Trained, load_shared_state
+from trainer.checkpoint.trained import (
+    CENTER_DTYPES,
+    CENTER_MOMENTUM,
+    CENTERS,
+    SEEN_CLASSES,
+    Position,
+    Trained,
+    load_shared_state,
+)
 from trainer.checkpoint.tree import empty_tensors, join_tree
 from trainer.errors import ConfigError
 from trainer.metrics_so_far import share_out
@@ -120,9 +129,12 @@ def _destinations(
         states = [{"motion": each["motion"]} for each in holders or states[:1]]
     tensors = empty_tensors([description.shared, states], reader.metadata)
     rows = {}
-    for name in (CENTERS, CENTER_MOMENTUM):
-        if name in reader.metadata.state_dict_metadata:
-            room = torch.empty(len(shard), trained.head.embedding_dim, dtype=trained.head.stored_centers.dtype)
+    for name, dtypes in ((CENTERS, CENTER_DTYPES), (CENTER_MOMENTUM, {torch.float32})):
+        if (saved := reader.metadata.state_dict_metadata.get(name)) is not None:
+            # As saved: the head takes either type, and float32 loses nothing on its way here.
+            found = saved.properties.dtype if isinstance(saved, TensorStorageMetadata) else torch.float32
+            dtype = found if found in dtypes else torch.float32
+            room = torch.empty(len(shard), trained.head.embedding_dim, dtype=dtype)
             rows[name] = Part(room, shard.start, trained.head.num_classes)
     if SEEN_CLASSES in reader.metadata.state_dict_metadata:  # earlier versions did not count them
         rows[SEEN_CLASSES] = Part(torch.empty(len(shard), dtype=torch.uint8), shard.start, trained.head.num_classes)

@@ -12,6 +12,7 @@ from trainer.engine.partitioned import PartitionedBackbone
 from trainer.world import World
 
 CENTERS, CENTER_MOMENTUM, SEEN_CLASSES = "centers", "center_momentum", "seen_classes"
+CENTER_DTYPES = frozenset({torch.float32, torch.bfloat16})  # what centers are kept and saved in
 
 
 @dataclass

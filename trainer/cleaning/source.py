@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from data_pipeline import DataError, RecordReader, check_identities
 from data_pipeline.identity_names import data_set_names
@@ -13,7 +14,7 @@ from trainer.checkpoint import Description, find_checkpoint, load_backbone, read
 from trainer.checkpoint.load import read_parts
 from trainer.checkpoint.parts import Part
 from trainer.checkpoint.storage import RawReader
-from trainer.checkpoint.trained import CENTERS
+from trainer.checkpoint.trained import CENTER_DTYPES, CENTERS
 from trainer.config import Config
 from trainer.errors import ConfigError
 
@@ -77,8 +78,9 @@ def _centers(folder: Path, description: Description) -> Tensor:
     reader = RawReader(folder, description.tensors)
     size = (description.num_classes, description.embedding_dim)
     saved = reader.metadata.state_dict_metadata.get(CENTERS)
-    if saved is None or tuple(getattr(saved, "size", ())) != size:
+    if not isinstance(saved, TensorStorageMetadata) or tuple(saved.size) != size:
         raise ConfigError(f"{folder}: holds no centers of its {size[0]:,} classes; use another checkpoint")
-    centers = torch.empty(size)
+    dtype = saved.properties.dtype
+    centers = torch.empty(size, dtype=dtype if dtype in CENTER_DTYPES else torch.float32)
     read_parts(reader, {CENTERS: Part(centers)}, world=None)
-    return centers
+    return centers.float()

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from partial_fc.center_module import DTYPES, MEMORIES
 from trainer.bench.head_bench import bench_head
 from trainer.bench.problem import METHODS, Effort, Row, Skipped, problems
 from trainer.commands import (
@@ -25,7 +26,7 @@ from trainer.world import joined_world
 DESCRIPTION = """\
 One table from one run: the time of a training step (forward + backward + update with momentum 0.9 and decay 5e-4 +
 zero_grad, on embeddings never seen before), in turn with the bare float32 product of centers and batch, peak memory
-beyond the float32 centers and bytes handed to collectives. On several ranks:
+beyond the centers and bytes handed to collectives. On several ranks:
 torchrun --nproc-per-node N -m trainer bench head ..."""
 
 EPILOG = """\
@@ -77,6 +78,22 @@ def add_parser(subparsers: Any) -> None:
         help="relative error of the batch's gradient allowed to sface, default 1e-3; 1e-5 for exact work; only sface "
         "is measured at more than the first",
     )
+    head.add_argument(
+        "--center-dtype",
+        **several,
+        choices=list(DTYPES),
+        default=["float32"],
+        metavar="T",
+        help="what this head's centers are stored in: float32 (default), bfloat16 or both",
+    )
+    head.add_argument(
+        "--center-memory",
+        **several,
+        choices=list(MEMORIES),
+        default=["device"],
+        metavar="M",
+        help="where they are stored: device (default), host or both",
+    )
     head.add_argument("--methods", **several, choices=METHODS, default=list(METHODS), metavar="M", help="default: all")
     head.add_argument(
         "--repetitions", type=int, default=5, metavar="N", help="timed pairs of product and step, default 5"
@@ -123,6 +140,8 @@ def _run(arguments: argparse.Namespace) -> ExitCode:
             batches=arguments.batch_size,
             spreads=arguments.spread,
             tolerances=arguments.tolerance,
+            center_dtypes=arguments.center_dtype,
+            center_memories=arguments.center_memory,
         )
         for result in bench_head(sizes, effort, world=world, now=time.perf_counter):
             if isinstance(result, Skipped):

@@ -43,6 +43,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--precision", metavar="P", help="backbone.precision: float32, bfloat16, float16")
     parser.add_argument("--loss", metavar="L", help="head.loss")
     parser.add_argument("--sample-rate", type=float, metavar="R", help="head.sample_rate")
+    parser.add_argument(
+        "--center-dtype", metavar="T", choices=["float32", "bfloat16"], help="head.center_dtype: float32 or bfloat16"
+    )
+    parser.add_argument(
+        "--center-memory", metavar="M", choices=["device", "host"], help="head.center_memory: device or host"
+    )
     parser.add_argument("--micro-batches", **number, help="train.micro_batches")
     parser.add_argument(
         "--activation-checkpointing", action="store_true", default=None, help="backbone.activation_checkpointing"

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from partial_fc import PartialFC
 from partial_fc.initial_centers import INIT_STD
 from partial_fc.moved_centers import MovedCenters
 from trainer.checkpoint import Trained
@@ -37,7 +38,7 @@ def place_new_centers(
         return None, 0
     shard = trained.head.class_shard
     stays = (matching.source[shard.start : shard.stop] != NEW).nonzero().squeeze(1)
-    length = usual_length(trained.head.centers.detach(), stays, world)
+    length = usual_length(trained.head, stays, world)
     if length is None:
         length = INIT_STD * math.sqrt(trained.head.embedding_dim)
     unusable = 0
@@ -48,15 +49,14 @@ def place_new_centers(
     return length, unusable
 
 
-def usual_length(centers: Tensor, rows: Tensor, world: World) -> float | None:
-    """Geometric mean of |w| over ``rows`` [n] of all ranks' ``centers`` [R, D]; None where all of them are 0.
+def usual_length(head: PartialFC, rows: Tensor, world: World) -> float | None:
+    """Geometric mean of |w| over ``rows`` [n] of all ranks' centers; None where all of them are 0.
 
     Logarithms are added up as whole numbers of 2^-24: the same on any number of ranks.
     """
     sums = torch.zeros(2, dtype=torch.int64)  # of logarithms, of rows
     for begin in range(0, len(rows), TILE_ROWS):
-        part = rows[begin : begin + TILE_ROWS].to(centers.device)
-        lengths = centers[part].cpu().double().norm(dim=1)
+        lengths = head.read_rows(rows[begin : begin + TILE_ROWS]).cpu().double().norm(dim=1)
         lengths = lengths[lengths > 0.0]
         sums += torch.stack([(lengths.log2() * UNIT).round().long().sum(), torch.tensor(len(lengths))])
     if world.world_size > 1:
@@ -70,10 +70,9 @@ def angles_of_kept(
 ) -> tuple[float | None, float | None]:
     """Mean angle of images of identities that stay to their own centers, and to those of others in the sample; rad."""
     sums = torch.zeros(2, 2, dtype=torch.float64)  # own and other: sum and number of angles
-    centers = trained.head.centers.detach()
     for found in embedder.mean_directions(matching.sample_images, matching.sample_whose):
         directions, rows = _of_this_rank(found, trained)
-        units = normalize(centers[rows.to(centers.device)].cpu().double())
+        units = normalize(trained.head.read_rows(rows).cpu().double())
         for place, theirs in enumerate((units, units.roll(1, 0) if len(units) > 1 else units[:0])):
             angles = (directions[: len(theirs)] * theirs).sum(1).clamp(-1.0, 1.0).acos()
             sums[place] += torch.tensor([float(angles.sum()), float(len(angles))], dtype=torch.float64)

@@ -3,6 +3,7 @@
 Shape letters: n rows of one chunk, D embedding size.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,6 +14,7 @@ from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, Metadata
 from trainer.checkpoint.load import read_parts
 from trainer.checkpoint.parts import Part
 from trainer.checkpoint.storage import DamagedCheckpointError, RawReader
+from trainer.checkpoint.trained import CENTER_DTYPES
 from trainer.checkpoint.tree import TENSOR, empty_tensors, join_tree
 
 Rows = dict[str, Tensor]
@@ -48,9 +50,11 @@ class ClassRows:
 
     def __init__(self, reader: RawReader, name: str, *, embedding_dim: int) -> None:
         self._reader, self._name = reader, name
-        self._chunks = _chunks(reader, name, embedding_dim)
+        self._chunks = _chunks(reader, name, embedding_dim, CENTER_DTYPES)
         self.sizes = [chunk.sizes[0] for chunk in self._chunks]
-        self.fields = {name: Field(torch.float32, embedding_dim)}
+        saved = reader.metadata.state_dict_metadata[name]
+        assert isinstance(saved, TensorStorageMetadata), "just checked"
+        self.fields = {name: Field(saved.properties.dtype, embedding_dim)}
 
     def read(self, block: int) -> tuple[Tensor, Rows]:
         """As :class:`RowFiles`."""
@@ -100,15 +104,18 @@ class MotionRows:
         return found
 
 
-def _chunks(reader: RawReader, name: str, embedding_dim: int) -> list[ChunkStorageMetadata]:
-    """The chunks of a [n, D] float32 tensor, by their first row."""
+def _chunks(
+    reader: RawReader, name: str, embedding_dim: int, dtypes: Collection[torch.dtype] = (torch.float32,)
+) -> list[ChunkStorageMetadata]:
+    """The chunks of a [n, D] tensor of one of the ``dtypes``, by their first row."""
     saved = reader.metadata.state_dict_metadata.get(name)
     if (
         not isinstance(saved, TensorStorageMetadata)
-        or saved.properties.dtype != torch.float32
+        or saved.properties.dtype not in dtypes
         or len(saved.size) != 2
         or saved.size[1] != embedding_dim
         or any(chunk.sizes[1] != embedding_dim for chunk in saved.chunks)
     ):
-        raise DamagedCheckpointError(f"{name} is not rows of {embedding_dim} float32; use another checkpoint")
+        kinds = " or ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+        raise DamagedCheckpointError(f"{name} is not rows of {embedding_dim} {kinds}; use another checkpoint")
     return sorted(saved.chunks, key=lambda chunk: chunk.offsets[0])

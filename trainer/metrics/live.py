@@ -116,7 +116,7 @@ class LiveMetrics(Collector):
             memory["host"] = math.nan
         available = available_bytes()
         memory["host_available"] = math.nan if available is None else available
-        device = self._head.stored_centers.device
+        device = self._head.device
         if device.type == "cuda":
             memory["device"] = torch.cuda.memory_allocated(device)
             memory["device_peak"] = torch.cuda.max_memory_allocated(device)

@@ -22,6 +22,8 @@ KEYS = {
     "batch_size": ("data", "batch_size"),
     "loss": ("head", "loss"),
     "sample_rate": ("head", "sample_rate"),
+    "center_dtype": ("head", "center_dtype"),
+    "center_memory": ("head", "center_memory"),
     "micro_batches": ("train", "micro_batches"),
 }
 """Options, and the keys of a configuration that they stand for."""

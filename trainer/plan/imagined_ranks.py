@@ -56,6 +56,8 @@ def imagined_shares(config: Config, identities: int, ranks: int) -> list[Share]:
                 group=ImaginedRank(rank, ranks),
                 device="meta",
                 seed=config.run.seed,
+                center_dtype=config.head.center_dtype,
+                center_memory=config.head.center_memory,
             )
             optimizer = CenterSGD(head, chosen.lr * chosen.center_lr_share, chosen.momentum, chosen.decay_of_centers)
         except (ValueError, RuntimeError) as error:

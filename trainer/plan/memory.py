@@ -14,6 +14,8 @@ from partial_fc.kept_coefficients import SHARE_OF_CENTERS, SHARE_OF_ROWS
 from partial_fc.kernels_torch import tile_rows
 from partial_fc.momentum_slots import GROWTH
 from partial_fc.row_tables import CODE_ALIGNMENT
+from partial_fc.screened_pass import MOST_TILE
+from partial_fc.staged_rows import MOST_STAGED
 from trainer.plan.backbone_cost import backbone_cost
 from trainer.plan.problem import Problem
 from trainer.plan.rates import Rates, family
@@ -22,6 +24,7 @@ FLOAT = 4
 SLOT_BYTES = 4 + 4 + 4 + 8  # of a row in motion beside its momentum: touched, expiry, unrest, owner
 ROW_BYTES = 4 + 1  # of every row: place of its momentum, whether it was seen
 CODE_ROW_BYTES = 4 + 4  # scale and slack
+PLACE = 4  # where a row of host memory lies on the device
 LIFE = 110  # steps that a row's momentum 0.9 lives after a touch, at lr 0.1
 TOUCHED_PER_SAMPLE = 7.5  # rows: its own, and active negatives at a spread of 0.06 and tolerance 1e-3
 PAIR_BYTES = 8 + 4 + 4 + 4
@@ -83,11 +86,17 @@ def _same(name: str, nbytes: float) -> Part:
 
 def _head(problem: Problem, *, on_cpu: bool) -> list[Part]:
     rows, dim, kind = problem.rows, problem.dim, problem.head_kind
-    centers = FLOAT * rows * dim
-    parts = [Part("centers", centers, centers)]
+    centers = problem.center_bytes * rows * dim
+    in_host = problem.config.head.center_memory == "host"
+    parts = [Part("centers", centers, centers, on_device=on_cpu or not in_host)]
+    if in_host:
+        staged = float(problem.center_bytes * min(rows, MOST_STAGED) * dim)
+        full = problem.center_bytes * min(rows, MOST_TILE) * dim  # should every row of a tile be scored
+        parts.append(Part("staged centers", staged + PLACE * rows, max(staged, full) + PLACE * rows))
     if kind != "full":
         taken = min(rows, max(round(problem.config.head.sample_rate * rows), 1))
-        parts.append(Part("center momentum", centers + rows, centers + rows))
+        momentum = FLOAT * rows * dim + rows
+        parts.append(Part("center momentum", momentum, momentum, on_device=on_cpu or not in_host))
         unit = FLOAT * taken * dim if kind == "sampled" else 0
         keys = 16.0 * rows if kind == "sampled" else 0.0  # of the draw
         parts.append(_same("center gradient", FLOAT * taken * dim + unit + keys))
@@ -175,7 +184,8 @@ def checkpoint_bytes(problem: Problem, *, worst: bool) -> tuple[float, float]:
     """``(what rank 0 writes, the whole)``: centers, momentum, seen classes; the backbone and its optimizer once."""
     rows, dim = problem.rows, problem.dim
     moving = float(rows) if worst or problem.head_kind != "full" else rows_in_motion(problem)
-    own = rows * (FLOAT * dim + 1) + moving * (FLOAT * dim + (SLOT_BYTES if problem.head_kind == "full" else 0))
+    of_a_row = FLOAT * dim + (SLOT_BYTES if problem.head_kind == "full" else 0)
+    own = rows * (problem.center_bytes * dim + 1) + moving * of_a_row
     cost = backbone_cost(problem.config.backbone, problem.config.data.image_size)
     slots = 1 if problem.config.optimizer.kind == "sgd" else 2
     shared = FLOAT * cost.parameters * (1 + slots) + cost.buffers

@@ -182,6 +182,16 @@ def _savings(problem: Problem) -> Iterator[tuple[str, Callable[[Problem], Proble
                 ),
             ),
         )
+    if config.head.center_dtype == "float32":
+        yield (
+            'head.center_dtype = "bfloat16": centers take half, rounded stochastically',
+            lambda each: each.with_tables(head={"center_dtype": "bfloat16"}),
+        )
+    if config.head.center_memory == "device" and problem.head_kind == "full":
+        yield (
+            'head.center_memory = "host": rows that a step needs come to the device, their int8 copy stays there',
+            lambda each: each.with_tables(head={"center_memory": "host"}),
+        )
     if problem.head_kind == "softmax":
         yield (
             f"head.sample_rate = {SAMPLE_RATE}: gradients of a tenth of the classes",

@@ -46,6 +46,11 @@ class Problem:
         return len(class_shard(self.identities, self.ranks, 0))
 
     @property
+    def center_bytes(self) -> int:
+        """Of a number of a center, as stored."""
+        return 2 if self.config.head.center_dtype == "bfloat16" else 4
+
+    @property
     def dim(self) -> int:
         """D."""
         return self.config.backbone.embedding_dim

@@ -14,6 +14,10 @@ def format_plan(plan: Plan) -> str:
     problem, config = plan.problem, plan.problem.config
     images = "" if problem.images is None else f", {problem.images:,} images"
     head = config.head.loss if config.head.sample_rate == 1.0 else f"{config.head.loss}, rate {config.head.sample_rate}"
+    if config.head.center_dtype != "float32":
+        head += f", centers in {config.head.center_dtype}"
+    if config.head.center_memory == "host":
+        head += ", centers in host memory"
     lines = [
         f"{problem.identities:,} identities{images}; {config.backbone.name} at {config.data.image_size}x"
         f"{config.data.image_size}, {config.backbone.precision}, D={problem.dim}; batch {problem.batch} a rank; {head}",

@@ -17,6 +17,7 @@ PUBLISHED: Mapping[str, Mapping[str, Any]] = {
 }
 """[head] of each loss as its paper has it."""
 
+OF_EVERY_LOSS = ("scale", "tolerance", "sample_rate", "center_dtype", "center_memory")
 OF_SFACE = ("slope", "a", "b")
 MAY_CHANGE = ("head", "optimizer")
 Candidate = dict[str, dict[str, Any]]
@@ -60,11 +61,7 @@ def read_candidates(path: Path | None, losses: Sequence[str]) -> dict[str, list[
 def settings(loss: str, candidate: Candidate, base: Mapping[str, Any]) -> dict[str, Any]:
     """The tables head and optimizer of a run: ``base`` is the run's configuration as plain values."""
     head = base.get("head", {})
-    kept = {
-        key: head[key]
-        for key in ("scale", "tolerance", "sample_rate", *(OF_SFACE if loss == "sface" else ()))
-        if key in head
-    }
+    kept = {key: head[key] for key in (*OF_EVERY_LOSS, *(OF_SFACE if loss == "sface" else ())) if key in head}
     return {
         "head": {**kept, **PUBLISHED[loss], **candidate.get("head", {})},
         "optimizer": {**base.get("optimizer", {}), **candidate.get("optimizer", {})},
