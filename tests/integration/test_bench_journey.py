@@ -19,7 +19,7 @@ SMALL += [word for setting in SETTINGS for word in ("--set", setting)]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_the_whole_journey_twice(tmp_path: Path) -> None:
+def test_the_whole_journey(tmp_path: Path) -> None:
     script = ["bash", str(ROOT / "examples" / "million.sh"), str(BIN), "300", "0", str(tmp_path), *SMALL]
     done = run(script, cwd=tmp_path, deadline_seconds=280)
     assert done.code == 0, done.err
@@ -46,9 +46,10 @@ def test_the_whole_journey_twice(tmp_path: Path) -> None:
     assert f"| all ranks killed (SIGKILL) | after step {restart['killed_at']};" in done.out
     assert (tmp_path / "runs" / "million.md").read_text().strip() in done.out
 
-    again = run(pfc("bench", "journey", ROOT / "examples" / "million.toml", "--identities", "299", *SMALL,
-                    "--set", f"run.output={tmp_path / 'other'}", "--set", f"data.records={tmp_path / 'datasets/million'}"),
-                cwd=tmp_path)  # fmt: skip
+    places = {"run.output": tmp_path / "other", "data.records": tmp_path / "datasets" / "million"}
+    settings = [word for key, place in places.items() for word in ("--set", f"{key}={place}")]
+    other = [ROOT / "examples" / "million.toml", "--identities", "299", *SMALL, *settings]
+    again = run(pfc("bench", "journey", *other), cwd=tmp_path)
     assert (again.code, len(again.error_lines)) == (2, 1)
     assert "600 images of 300 identities" in again.err
     assert not (tmp_path / "other").exists()
