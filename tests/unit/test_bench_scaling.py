@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from trainer.bench.geometry import effective_dimension
 from trainer.bench.scaling_bench import needed_bytes, scaling_points
 from trainer.bench.scaling_file import merged, read_rows, write_rows
 from trainer.bench.scaling_fit import fit_affine, fit_power
 from trainer.bench.scaling_problem import CLASSES, WORLD, LeftOut, ScalingEffort, ScalingPoint, ScalingRow
 from trainer.bench.scaling_table import format_scaling
-from trainer.bench.scaling_theory import collective_bytes, judge
+from trainer.bench.scaling_theory import collective_bytes, judge, pairs_exponent
 from trainer.errors import ConfigError
 
 pytestmark = pytest.mark.unit
@@ -23,7 +24,9 @@ EFFORT = ScalingEffort(repetitions=3, warmup=2, spread=0.06, tolerance=1e-3, see
 
 def row(axis: str = CLASSES, *, classes: int = 1000, batch: int = 8, ranks: int = 1, cost: float = 1.0) -> ScalingRow:
     point = ScalingPoint(axis, classes, 64, batch, ranks, 1)
-    return ScalingRow(point, EFFORT, cost, cost, cost, cost, 0.1, 0.2, 0.1, 1000, int(1e6 * cost), "screened", 3.5)
+    return ScalingRow(
+        point, EFFORT, cost, cost, cost, cost, 0.1, 0.2, 0.1, 1000, int(1e6 * cost), "screened", 3.5, 0.01
+    )
 
 
 def test_an_exact_power_law_is_found_exactly() -> None:
@@ -78,6 +81,23 @@ def test_worse_than_theory_is_said() -> None:
         assert fit.slope == pytest.approx(exponent)
     ranks = [row(WORLD, ranks=each, cost=1.0) for each in (1, 2, 4)]
     assert {each.law.figure: each.verdict for each in judge(ranks)}["compute"] == "worse", "no rank works less"
+
+
+def test_pairs_grow_as_the_tolerance_asks() -> None:
+    """The exponent against the sums themselves: cosines as between random directions of 278 dimensions."""
+    cosines = np.linspace(-0.9, 0.9, 400_001)
+    density = (1 - cosines**2) ** ((effective_dimension(0.06, 512) - 3) / 2)
+    density /= density.sum()
+    coefficients = 64.0 / (1 + np.exp(-80 * (1.2 - np.arccos(cosines))))
+    errors, pairs = np.cumsum(density * coefficients**2), density[::-1].cumsum()[::-1]
+    found = []
+    for classes in (1_000_000, 1_050_000):
+        place = int(np.searchsorted(classes * errors, (1e-3 * 64.0) ** 2))
+        found.append((classes * pairs[place], coefficients[place]))
+    measured = math.log(found[1][0] / found[0][0]) / math.log(1.05)
+    point = replace(row().point, embedding_dim=512)
+    assert pairs_exponent(replace(row(), point=point, cut=float(found[0][1]))) == pytest.approx(measured, abs=0.06)
+    assert 1.7 < measured < 2.1
 
 
 def test_bytes_by_theory() -> None:

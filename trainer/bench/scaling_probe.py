@@ -123,6 +123,7 @@ def measure(point: ScalingPoint, effort: ScalingEffort, world: World) -> Scaling
         memory=int(most),
         mode=modes([each.mode for each in stats]) or "",
         active_pairs=statistics.median(each.active_pairs for each in stats) / point.global_batch,
+        cut=statistics.median(each.cut for each in stats),
     )  # fmt: skip
 
 

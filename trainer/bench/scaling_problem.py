@@ -53,7 +53,8 @@ class ScalingRow:
     outside collectives. exchange: the processor's time inside them. waited: by the wall clock, inside them: for other
     ranks, for a core, and for the bytes. bare_exchange: the same collectives alone, all ranks ready, by the wall clock.
     Seconds. bytes_moved: what a rank hands to collectives in a step. memory: peak of a rank's resident memory beyond
-    what it had before the head was made, centers included, batches and libraries not.
+    what it had before the head was made, centers included, batches and libraries not. active_pairs: negatives of one
+    sample that are scored in float32, those whose coefficient reaches ``cut``.
     """
 
     point: ScalingPoint
@@ -69,6 +70,7 @@ class ScalingRow:
     memory: int
     mode: str
     active_pairs: float
+    cut: float
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as JSON holds them."""

@@ -13,6 +13,7 @@ NAMES = {
     "compute": "computing, CPU time of a rank",
     "memory": "memory of a rank",
     "bytes_moved": "bytes handed to collectives by a rank",
+    "active_pairs": "pairs scored of one sample",
 }
 GROWS_WITH = {CLASSES: "classes", BATCH: "global batch", WORLD: "ranks, global batch kept"}
 HEADINGS = (
@@ -79,7 +80,7 @@ def _cells(row: ScalingRow) -> tuple[str, ...]:
 
 def _slope_cells(judged: Judged) -> tuple[str, ...]:
     law = judged.law
-    theory = f"{'at most ' if law.at_most else ''}{law.exponent:g}"
+    theory = f"{'at most ' if law.at_most else ''}{law.exponent:.3g}"
     points = "0" if judged.fit is None else str(judged.fit.points)
     ends = f"{judged.first:,}", f"{judged.last:,}"
     return GROWS_WITH[law.axis], NAMES[law.figure], *ends, points, exponent_text(judged), theory, judged.verdict

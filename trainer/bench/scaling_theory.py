@@ -6,11 +6,22 @@ A screened step reads C/W rows and makes C/W * N int8 products, so time and memo
 outweighs what every step costs (a sample of centers, small calls), with N at most, and, the global batch kept, with
 1/W. A rank hands over B (4D + 8) bytes in the all-gather and takes 4BD from the reduce-scatter, whatever C is; B = N/W.
 About 1 KiB of statistics comes on top.
+
+The pairs that a step must score grow faster than C. The error of dropping all pairs below a cosine t, in the embedding
+gradient of one sample, is sqrt(C E[f(c)^2; c < t]). The coefficient f grows as exp(k c / sin) around t, and the density
+of cosines between random directions of m dimensions falls as exp(-h c), h = (m - 3) t / (1 - t^2). So the error stays
+where C exp((2k / sin - h) t) does: t falls as C grows, and C exp(-h t) pairs lie above it. They go as
+C ** (1 + h / (2k / sin - h)), about C ** 1.9 at a spread of 0.06. That is the price of one tolerance at any size, and
+in the end outweighs what is linear.
 """
 
+import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from partial_fc import SFace
+from trainer.bench.geometry import effective_dimension
 from trainer.bench.scaling_fit import PowerFit, fit_power
 from trainer.bench.scaling_problem import BATCH, CLASSES, WORLD, ScalingRow
 
@@ -78,10 +89,31 @@ def in_range(law: Law, rows: Sequence[ScalingRow]) -> list[ScalingRow]:
     return large if len(large) > 2 else mine
 
 
+def pairs_exponent(row: ScalingRow) -> float:
+    """Of the pairs of one sample against the number of classes, around the cut of this row; infinite where the error
+    comes from the rarest pairs alone.
+    """
+    loss = SFace()
+    share = row.cut / loss.scale
+    theta = loss.b - math.log(share / (1 - share)) / loss.slope
+    cosine = math.cos(theta)
+    dimension = effective_dimension(row.effort.spread, row.point.embedding_dim)
+    falls, grows = (dimension - 3) * cosine / (1 - cosine**2), 2 * loss.slope / math.sin(theta)
+    return 1 + falls / (grows - falls) if grows > falls else math.inf
+
+
+def _pairs_law(rows: Sequence[ScalingRow]) -> list[Law]:
+    screened = [row for row in rows if row.point.axis == CLASSES and row.mode == "screened" and row.active_pairs > 0]
+    large = [row for row in screened if row.point.num_classes >= DOMINATE]
+    if len(large) < 2 or not all(0 < row.cut < SFace().scale for row in large):
+        return []
+    return [Law(CLASSES, "active_pairs", statistics.mean(pairs_exponent(row) for row in large))]
+
+
 def judge(rows: Sequence[ScalingRow]) -> list[Judged]:
     """Every law whose axis was measured."""
     judged = []
-    for law in LAWS:
+    for law in (*LAWS, *_pairs_law(rows)):
         mine = in_range(law, rows)
         if mine:
             xs, ys = [row.point.place for row in mine], [float(getattr(row, law.figure)) for row in mine]
