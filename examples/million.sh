@@ -13,8 +13,7 @@ SECONDS=0
 rm -rf "$run" # a journey begins anew; a data set that is there is used again
 mkdir -p "$folder/runs" "$folder/datasets"
 "$bin/python" -m trainer bench journey examples/million.toml --identities "$identities" \
-    --set "run.output=$run" --set "data.records=$data" --set "evaluation.pairs=[\"$data/verification.bin\"]" \
-    --table "$run.md" --json "$run.json" "$@"
+    --set "run.output=$run" --set "data.records=$data" --table "$run.md" --json "$run.json" "$@"
 if [ "$head_classes" -gt 0 ]; then
     echo "the head alone at $head_classes classes, centers in bf16:"
     timeout --kill-after 10 600 "$bin/python" -m trainer bench head --classes "$head_classes" \

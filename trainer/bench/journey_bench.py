@@ -1,5 +1,6 @@
 """From nothing to an evaluated model by the commands that a user types, through the death of all ranks."""
 
+import json
 import os
 import signal
 import time
@@ -118,7 +119,14 @@ class _Run:
 
     def _command(self, ranks: int, name: str) -> AbstractContextManager[PhaseCommand]:
         batch = self._config.data.batch_size * self._effort.ranks // ranks
-        own = [f"data.batch_size={batch}", f"run.world_size={ranks}", "log.every_steps=1", "evaluation.at_start=true"]
+        pairs = json.dumps([str(data_folder(self._config) / PAIRS)])  # TOML writes a list of words alike
+        own = [
+            f"evaluation.pairs={pairs}",
+            f"data.batch_size={batch}",
+            f"run.world_size={ranks}",
+            "log.every_steps=1",
+            "evaluation.at_start=true",
+        ]
         settings = [word for setting in [*self._overrides, *own] for word in ("--set", setting)]
         launcher = ["deploy.launch.agent", "--nproc-per-node", str(ranks), "-m", "trainer", "train"]
         threads = max(1, self._effort.cores // ranks)
