@@ -21,7 +21,7 @@ from trainer.growth import Grown, Growth, GrowthStoppedError
 from trainer.journal import Journal, forget_after
 from trainer.logs import rank_log
 from trainer.loop import Plan
-from trainer.memory import keep_freed_memory
+from trainer.memory import give_back_freed_memory, keep_freed_memory
 from trainer.metrics import Health, LiveMetrics, TrainingMetrics, exporter
 from trainer.metrics.head_speed import bare_flops
 from trainer.metrics.recent import RecentSteps
@@ -134,6 +134,7 @@ def train(config: Config) -> ExitCode:
             save_checkpoint(run_folder, trained, beginning, config=config, world=world, keep=config.checkpoint.keep)
             grown.log(log)
         position, damages = resume(run_folder, trained, data.loader, world, seed=config.run.seed)
+        give_back_freed_memory()
         if any_rank(world, stop.asked):
             return _stopped_early(stop)
         facts = {

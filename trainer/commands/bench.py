@@ -16,8 +16,10 @@ from trainer.commands import (
     bench_checkpoint,
     bench_data,
     bench_eval,
+    bench_journey,
     bench_plan,
     bench_restart,
+    bench_scaling,
     bench_step,
 )
 from trainer.errors import ConfigError, ExitCode
@@ -121,6 +123,8 @@ def add_parser(subparsers: Any) -> None:
     bench_step.add_parser(kinds)
     bench_eval.add_parser(kinds)
     bench_plan.add_parser(kinds)
+    bench_journey.add_parser(kinds)
+    bench_scaling.add_parser(kinds)
 
 
 def _run(arguments: argparse.Namespace) -> ExitCode:
