@@ -10,7 +10,7 @@ OPENCV_READY := $(OPENCV_VENV)/.ready
 # CUDA major version of the DALI wheel: 13 goes with torch's own wheels; both decode on the CPU too.
 CUDA ?= 13
 PYTEST_ARGS ?=
-JOBS ?= 2
+JOBS ?= 3
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: venv venv-mxnet venv-opencv demo million test chaos lint format clean

@@ -165,7 +165,7 @@ CASES = {
         ("rank 1 (", "failed, in joining the other ranks: OSError: [Errno 28] No space left on device"),
         untold=(1,),
     ),
-    "stuck": Case(on(1, lambda: time.sleep(600)), (1, 1, 1), ("rank 1 (", "in step 5 (data), got no further for 7 s")),
+    "stuck": Case(on(1, lambda: time.sleep(600)), (1, 1, 1), ("rank 1 (", "in step 5 (data), got no further for ")),
     "never comes": Case(nothing, (1, ABSENT, 1), ("rank 1 did not come within 15 s",)),
     "killed while leaving": Case(
         dies_in_the_last_barrier(signal.SIGKILL), (1, KILLED, 1), ("rank 1 (", "ended without a word")
@@ -178,7 +178,7 @@ CASES = {
         exchange_for_ever, (1, 1, 1), ("the store where the ranks meet is gone",), host="killed"
     ),
     "the machine with the store is lost": Case(
-        exchange_for_ever, (1, 1, 1), ("no answer from the store where the ranks meet for 6 s",), host="frozen"
+        exchange_for_ever, (1, 1, 1), ("no answer from the store where the ranks meet for ",), host="frozen"
     ),
     "rank 0 keeps the store and is killed": Case(
         on(0, die(signal.SIGKILL)), (KILLED, 1, 1), ("the store where the ranks meet is gone",), host="rank 0"
