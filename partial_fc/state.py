@@ -62,7 +62,8 @@ def load_center_state(head: PartialFC, optimizer: CenterSGD, pieces: Sequence[Pi
     if head.rows is not None:
         load_motion(head.rows, head.class_shard, motions)
     if any(piece["momentum"] is not None for piece in pieces):
-        momentum = torch.zeros_like(head.stored_centers, dtype=torch.float32)
+        kept = head.stored_centers
+        momentum = torch.zeros_like(kept, dtype=torch.float32 if kept.dtype == torch.bfloat16 else kept.dtype)
         _take(head, pieces, "momentum", momentum)
         optimizer.state[head.stored_centers]["momentum_buffer"] = momentum
     else:

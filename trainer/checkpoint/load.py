@@ -129,11 +129,14 @@ def _destinations(
         states = [{"motion": each["motion"]} for each in holders or states[:1]]
     tensors = empty_tensors([description.shared, states], reader.metadata)
     rows = {}
-    for name, dtypes in ((CENTERS, CENTER_DTYPES), (CENTER_MOMENTUM, {torch.float32})):
-        if (saved := reader.metadata.state_dict_metadata.get(name)) is not None:
-            # As saved: the head takes either type, and float32 loses nothing on its way here.
-            found = saved.properties.dtype if isinstance(saved, TensorStorageMetadata) else torch.float32
-            dtype = found if found in dtypes else torch.float32
+    kept = trained.head.stored_centers.dtype
+    for name in (CENTERS, CENTER_MOMENTUM):
+        saved = reader.metadata.state_dict_metadata.get(name)
+        if isinstance(saved, TensorStorageMetadata):
+            # Centers come as they were saved: the head takes either type, and nothing is lost on the way here.
+            dtype = torch.float32 if kept in CENTER_DTYPES else kept
+            if name == CENTERS and {kept, saved.properties.dtype} <= CENTER_DTYPES:
+                dtype = saved.properties.dtype
             room = torch.empty(len(shard), trained.head.embedding_dim, dtype=dtype)
             rows[name] = Part(room, shard.start, trained.head.num_classes)
     if SEEN_CLASSES in reader.metadata.state_dict_metadata:  # earlier versions did not count them
