@@ -13,6 +13,7 @@ from data_pipeline.augmentation import Augmentation
 from data_pipeline.batch import BadImageError, EncodedBatch
 from data_pipeline.decoders import DecoderName, choose_device, make_decoder
 from data_pipeline.errors import DataError
+from data_pipeline.image_fault import ImageCheck
 
 Positions = NDArray[np.int64]
 
@@ -42,9 +43,15 @@ def decoded_batches(
         decoder, max(map(len, batches)), image_size, num_threads, prefetch, choose_device(device), Augmentation(flip=0)
     )
 
+    check = ImageCheck()  # as in training: DALI can crash on what is no image
+
     def encoded(positions: Positions) -> EncodedBatch:
+        images = read(positions)
+        for place, image in zip(positions.tolist(), images, strict=True):
+            if fault := check(image):
+                raise DataError(f"{describe(place)} cannot be decoded: {fault.detail}; remove or replace it")
         none = np.zeros(len(positions), dtype=np.bool_)
-        return EncodedBatch(positions, positions, read(positions), none)
+        return EncodedBatch(positions, positions, images, none)
 
     upcoming = iter(batches)
     with ThreadPoolExecutor(1, thread_name_prefix="read") as thread:

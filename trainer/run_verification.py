@@ -1,7 +1,6 @@
 """Verification during a run: the pairs are split over the ranks, rank 0 scores and stores."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -9,26 +8,38 @@ from torch import nn
 
 from data_pipeline.pairs import read_pairs
 from trainer.agreement import together
+from trainer.config import Config
 from trainer.engine import share_buffers
 from trainer.errors import ConfigError
 from trainer.evaluation import EvaluationConfig, Evaluator, VerificationResult, save_result
+from trainer.evaluation.image_sources import Decoding
 from trainer.world import World
 
 FOLDER = "evaluations"
 
 
 class RunVerification:
-    """The run's pair sets, read once; every rank embeds its part of each. names: of the sets, in order."""
+    """The run's pair sets, read once; every rank decodes its part of each as it does the run's images, and embeds it.
 
-    def __init__(self, config: EvaluationConfig, *, run_folder: Path, image_size: int, world: World) -> None:
-        self.names = names_of_sets(config)
+    names: of the sets, in order.
+    """
+
+    def __init__(self, config: Config, world: World) -> None:
+        evaluation = config.evaluation
+        self.names = names_of_sets(evaluation)
         self.problem: OSError | None = None  # why the last results could not be stored, on rank 0
-        self._folder = run_folder / FOLDER
+        self._folder = config.run.output / FOLDER
         self._world = world
+        how = Decoding(
+            image_size=config.data.image_size,
+            device=world.device,
+            decoder=config.data.decoder,
+            threads=config.data.threads,
+            prefetch=config.data.prefetch,
+        )
         self._evaluators = [
-            Evaluator(path.stem, read_pairs(path), image_size, config.batch_size, world.device) for path in config.pairs
+            Evaluator(path.stem, read_pairs(path), how, evaluation.batch_size) for path in evaluation.pairs
         ]
-
         for evaluator in self._evaluators:
             evaluator.prepare(world.rank, world.world_size)
 

@@ -76,9 +76,7 @@ def train(config: Config) -> ExitCode:
         resolved = {"num_identities": data.num_identities, "identities_sha256": names_sha256}
         config = config.model_copy(update={"data": config.data.model_copy(update=resolved)})
         plan = make_plan(config, data.loader)
-        verification = RunVerification(
-            config.evaluation, run_folder=config.run.output, image_size=config.data.image_size, world=world
-        )
+        verification = RunVerification(config, world)
         first_rank_decides(world, lambda: check_run_folder(config))
         growth = _growth(config, world)
         pulse.enter(BUILDING)

@@ -3,6 +3,7 @@
 import argparse
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,11 +19,14 @@ from trainer.commands import eval as command
 from trainer.errors import ConfigError
 from trainer.evaluation import EvaluationConfig, Evaluator, load_results, save_result, verify
 from trainer.evaluation.embed import decode_images, embed_images
+from trainer.evaluation.image_sources import Decoding
+from trainer.evaluation.kept_images import keep_images
 from trainer.evaluation.untrained import calibrate_batch_norm
 
 pytestmark = pytest.mark.unit
 
 SIDE = 32
+PILLOW = Decoding(image_size=SIDE, device=torch.device("cpu"), decoder="cpu")
 
 
 def jpeg(pixels):
@@ -85,12 +89,19 @@ def test_pixels_are_rgb_in_place_and_resized():
     assert image[1:].float().mean() < 20
 
 
-def test_threads_decode_the_same_and_tell_the_first_bad_image():
-    jpegs = make_pairs(20).jpegs
-    assert torch.equal(decode_images(jpegs, 24, name="p", threads=4), decode_images(jpegs, 24, name="p"))
-    jpegs[7], jpegs[30] = b"one", b"other"
-    with pytest.raises(DataError, match="image 107 "):
-        decode_images(jpegs, SIDE, name="p", first=100, threads=4)
+@pytest.mark.parametrize("decoder", ["cpu", "dali"])
+@pytest.mark.parametrize("side", [SIDE, 24])
+def test_both_decoders_of_training_keep_the_same_pixels(decoder, side):
+    jpegs = make_pairs(40).jpegs
+    how = replace(PILLOW, decoder=decoder, image_size=side, threads=2)
+    kept, expected = keep_images(jpegs, how, name="p"), decode_images(jpegs, side, name="p")
+    off = (kept.int() - expected.int()).abs().max()
+    assert off <= (side != SIDE), "training resizes without Pillow: a grey value apart at most"
+    assert torch.equal(kept, keep_images(jpegs, replace(how, decoder="cpu"), name="p"))
+    jpegs[7], jpegs[70] = b"one", b"other"
+    with pytest.raises(DataError, match=r"image 107 \(pair 53\)"):
+        keep_images(jpegs, how, name="p", first=100)
+    assert keep_images([], how, name="p").shape == (0, 3, side, side)
 
 
 def test_modes_and_statistics_of_the_module_are_left_as_they_were():
@@ -128,8 +139,8 @@ def test_zero_embeddings_stay_zero_and_huge_ones_do_not_overflow():
 @pytest.mark.parametrize("batch_size", [3, 5, 64])
 def test_result_does_not_depend_on_the_number_of_ranks(world_size, batch_size):
     pairs, module = make_pairs(11), Projection()
-    whole = Evaluator("p", pairs, SIDE, batch_size).evaluate(module)
-    evaluators = [Evaluator("p", pairs, SIDE, batch_size) for _ in range(world_size)]
+    whole = Evaluator("p", pairs, PILLOW, batch_size).evaluate(module)
+    evaluators = [Evaluator("p", pairs, PILLOW, batch_size) for _ in range(world_size)]
     parts = [evaluator.embed_part(module, rank, world_size) for rank, evaluator in enumerate(evaluators)]
     assert all(part.shape[1] == 7 for part in parts)
     together = evaluators[0].result(torch.cat(parts))
@@ -141,12 +152,12 @@ def test_result_does_not_depend_on_the_number_of_ranks(world_size, batch_size):
 
 def test_images_are_decoded_once(monkeypatch):
     calls = []
-    original = decode_images
+    original = keep_images
     monkeypatch.setattr(
-        "trainer.evaluation.evaluator.decode_images",
+        "trainer.evaluation.evaluator.keep_images",
         lambda *args, **options: (calls.append(1), original(*args, **options))[1],
     )
-    evaluator = Evaluator("p", make_pairs(5), SIDE)
+    evaluator = Evaluator("p", make_pairs(5), PILLOW)
     evaluator.prepare()
     first, second = evaluator.evaluate(Projection()), evaluator.evaluate(Projection())
     assert len(calls) == 1
@@ -157,18 +168,18 @@ def test_an_image_that_is_none_names_its_pair():
     pairs = make_pairs(5)
     pairs.jpegs[7] = b"\xff\xd8 nothing more"
     with pytest.raises(DataError, match=r"pairs p: image 7 \(pair 3\) cannot be decoded") as caught:
-        Evaluator("p", pairs, SIDE, batch_size=2).embed_part(Projection(), 1, 2)
+        Evaluator("p", pairs, PILLOW, batch_size=2).embed_part(Projection(), 1, 2)
     assert "\n" not in str(caught.value)
 
 
 def test_wrong_number_of_embeddings_and_diverged_weights():
-    evaluator = Evaluator("p", make_pairs(5), SIDE)
+    evaluator = Evaluator("p", make_pairs(5), PILLOW)
     with pytest.raises(ConfigError, match="9 embeddings for 5 pairs"):
         evaluator.result(torch.zeros(9, 4))
     with pytest.raises(ConfigError, match="score of 5 of 5 pairs"):
         evaluator.evaluate(Fixed(float("nan")))
     with pytest.raises(ConfigError, match="batch size 0"):
-        Evaluator("p", make_pairs(5), SIDE, 0)
+        Evaluator("p", make_pairs(5), PILLOW, 0)
 
 
 def a_result(name="set", pairs=23, seed=0):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from trainer.evaluation.operating_points import operating_points
+from trainer.evaluation.operating_points import operating_points, threshold_above
 from trainer.evaluation.roc import area_under, compute_roc, equal_error_rate
 from trainer.evaluation.score_histogram import BIN_WIDTH, BINS, ScoreHistogram
 
@@ -26,9 +26,10 @@ def test_by_hand():
     scores = np.array([*np.arange(10) / 10, 0.35, 0.75, 0.8, 0.95])
     same = np.arange(14) >= 10
     loose, tight, none = operating_points(scores, same, ("0.2", "0.1", "0.01"))
-    # Two may pass: 0.9 and 0.8; 0.7 must not, so the threshold is just above it, and 0.75 passes.
+    # Two may pass: 0.9 and 0.8; 0.7 must not, 0.75 passes, and the threshold lies halfway.
     assert (loose.far, loose.tar, loose.false_accepts) == (0.2, 0.75, 2)
-    assert loose.threshold == np.nextafter(0.7, 1)
+    assert loose.threshold == (0.7 + 0.75) / 2
+    assert tight.threshold == pytest.approx(0.85)
     # One may pass; the same pair of score 0.8 falls with the different pair of score 0.8.
     assert (tight.far, tight.tar, tight.false_accepts) == (0.1, 0.25, 1)
     assert (none.threshold, none.far, none.tar) == (None, None, None)
@@ -39,6 +40,12 @@ def test_equal_scores_of_different_pairs_pass_or_fall_together():
     same = np.array([False, False, False, False, True])
     (point,) = operating_points(scores, same, ("0.5",))
     assert (point.far, point.tar) == (0.0, 1.0)
+
+
+def test_where_nothing_lies_between_the_threshold_is_the_next_float():
+    scores = np.array([0.1, 0.5, np.nextafter(0.5, 1)])
+    assert threshold_above(0.5, scores) == np.nextafter(0.5, 1)
+    assert threshold_above(scores[2], scores) == np.nextafter(scores[2], 1)
 
 
 def test_a_rate_of_one_accepts_everything():
@@ -99,7 +106,8 @@ def test_bins_keep_the_rate_and_say_how_much_they_may_cost(seed):
         assert found.far == accepted[~same].mean() <= float(found.target)
         assert found.tar == pytest.approx(accepted[same].mean(), abs=1e-12)
         assert found.tar <= truth.tar <= found.tar + found.tar_error + 1e-12
-        assert truth.threshold - 1e-9 <= found.threshold <= truth.threshold + BIN_WIDTH or found.target == "1"
+        rejected = scores[~same & (scores < truth.threshold)].max(initial=-1.0)
+        assert rejected - 1e-9 <= found.threshold <= rejected + BIN_WIDTH or found.target == "1"
 
 
 def test_scores_lie_in_the_bin_that_their_value_belongs_to():

@@ -16,7 +16,7 @@ from trainer.cli import main
 from trainer.config import Config, config_from
 from trainer.errors import ConfigError
 from trainer.plan.backbone_cost import backbone_cost
-from trainer.plan.calibration import for_ranks, read_calibration
+from trainer.plan.calibration import VERSION, for_ranks, read_calibration
 from trainer.plan.devices import DEVICES, device_named, read_device
 from trainer.plan.imagined_ranks import imagined_shares
 from trainer.plan.memory import memory_of
@@ -293,7 +293,7 @@ def test_a_calibration_is_read_by_layout_and_nothing_else_is_taken_for_one(tmp_p
     slow = replace(rates, product=1e9)
     path = tmp_path / "here.json"
 
-    def write(layouts: Any, version: int = 1) -> None:
+    def write(layouts: Any, version: int = VERSION) -> None:
         path.write_text(json.dumps({"version": version, "layouts": layouts}), encoding="utf-8")
 
     write({"1": rates.to_dict(), "2": slow.to_dict()})
@@ -301,13 +301,13 @@ def test_a_calibration_is_read_by_layout_and_nothing_else_is_taken_for_one(tmp_p
     assert for_ranks(found, 1) == rates and for_ranks(found, 8) == slow
     good = rates.to_dict()
     for layouts, version, says in (
-        ({"1": good}, 2, "of this version"),
-        ({}, 1, "not numbers of ranks"),
-        ({"one": good}, 1, "not numbers of ranks"),
-        ({"1": good | {"product": 0.0}}, 1, "product is 0"),
-        ({"1": good | {"decode": "fast"}}, 1, "no possible figure"),
-        ({"1": good | {"forward": {"vit": 1.0}}}, 1, "a number for each"),
-        ({"1": {"product": 1.0}}, 1, "not the figures"),
+        ({"1": good}, VERSION + 1, "of this version"),
+        ({}, VERSION, "not numbers of ranks"),
+        ({"one": good}, VERSION, "not numbers of ranks"),
+        ({"1": good | {"product": 0.0}}, VERSION, "product is 0"),
+        ({"1": good | {"decode": "fast"}}, VERSION, "no possible figure"),
+        ({"1": good | {"forward": {"vit": 1.0}}}, VERSION, "a number for each"),
+        ({"1": {"product": 1.0}}, VERSION, "not the figures"),
     ):
         write(layouts, version)
         with pytest.raises(ConfigError, match=says):

@@ -3,16 +3,25 @@
 import signal
 import time
 import uuid
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.commands import marked, pfc, running
 from trainer.bench.plan_problem import SIZES, Compared, Size, format_compared
 from trainer.cli import main
+from trainer.config import config_from
 from trainer.errors import ConfigError
+from trainer.plan import heap
+from trainer.plan.clock import Clock
+from trainer.plan.devices import device_named
 from trainer.plan.local_ranks import local_ranks, outcome
-from trainer.plan.probe import Clock
+from trainer.plan.memory import memory_of
+from trainer.plan.problem import Problem
+from trainer.plan.rates import rates_of
+from trainer.plan.short_training import Watched
 from trainer.world import World, launched_world
 
 pytestmark = pytest.mark.unit
@@ -40,6 +49,33 @@ def test_what_is_measured_covers_what_was_asked() -> None:
     assert {1, 2} == {size.ranks for size in SIZES}
     assert {"mobilefacenet", "iresnet18"} == {size.backbone for size in SIZES}
     assert len(SIZES) >= 6
+
+
+def test_a_size_says_how_it_is_trained() -> None:
+    assert {size.zero for size in SIZES} == {None, 1, 2, 3}
+    assert any(size.precision == "bfloat16" for size in SIZES) and any(size.saves for size in SIZES)
+    assert str(Size("iresnet18", 10_000, 2, 4, precision="bfloat16", zero=2, saves=True)) == (
+        "iresnet18, bfloat16, ZeRO 2, saving, 10,000, 2 x 4"
+    )
+
+
+def test_the_model_gives_back_the_peak_that_it_was_calibrated_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    process, files, peak = 300 << 20, 170 << 20, 1300 << 20
+    seen: list[Problem] = []
+
+    def watched(values: dict[str, Any], ranks: int, folder: Path) -> Watched:
+        seen.append(Problem(config_from(values, "test"), heap.CLASSES, None, ranks, ranks))
+        return Watched([], float(peak), float(files), 0.0)
+
+    monkeypatch.setattr(heap, "watched_training", watched)
+    probed = replace(rates_of(device_named("cpu")), host_process=float(process))
+    rates = heap.with_heap(probed, 2, tmp_path)
+    assert rates.host_process == process + files
+    assert len(seen) == 3
+    for problem in seen:
+        assert memory_of(problem, rates, on_cpu=True).device(worst=False) == pytest.approx(peak)
 
 
 def test_a_clock_takes_the_median_after_one_call() -> None:

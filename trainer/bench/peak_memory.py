@@ -40,6 +40,11 @@ def resident_bytes() -> int:
     return _status("VmRSS")
 
 
+def file_bytes() -> int:
+    """Resident pages of files now, bytes: of libraries, above all."""
+    return _status("RssFile")
+
+
 def _status(key: str) -> int:
     try:
         lines = _STATUS.read_text().splitlines()

@@ -1,12 +1,8 @@
 """Real short trainings beside what ``pfc plan`` says of them."""
 
-import json
-import math
 import os
 import statistics
-import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +10,10 @@ from trainer.bench.plan_problem import Compared, Size
 from trainer.bench.step_records import write_records
 from trainer.config import config_from
 from trainer.plan.calibration import Calibration, for_ranks
-from trainer.plan.local_ranks import local_ranks, outcome
 from trainer.plan.memory import memory_of
 from trainer.plan.problem import Problem
+from trainer.plan.short_training import UNTOLD, values_of, watched_training
 from trainer.plan.timing import Timing, timing_of
-
-DEADLINE_SECONDS = 240.0
-UNTOLD = 2  # first steps: page faults, and what libraries do once
 
 
 def bench_plan(
@@ -32,10 +25,10 @@ def bench_plan(
         inner.mkdir()
         values = _values(size, inner, steps)
         write_records(inner / "train.rec", num_identities=size.classes, image_size=112, seed=0)
-        lines, measured_memory, processor = _train(size, values, inner)
+        watched = watched_training(values, size.ranks, inner)
         problem = Problem(config_from(values, "pfc bench plan"), size.classes, None, size.ranks, size.ranks)
         rates = for_ranks(calibration, size.ranks)
-        told = lines[1:]
+        told = watched.lines[1:]
         modes = _modes(told)
         timing = timing_of(problem, rates, mode=modes if modes in ("screened", "dense") else None)
         memory = memory_of(problem, rates, on_cpu=True)
@@ -45,57 +38,22 @@ def bench_plan(
             size,
             modes,
             timing.step,
-            processor / threads if processor_time else wall,
+            watched.processor / threads if processor_time else wall,
             memory.device(worst=modes == "dense"),
-            measured_memory,
+            watched.peak,
             {} if processor_time else _parts(timing, told),
         )
 
 
 def _values(size: Size, folder: Path, steps: int) -> dict[str, Any]:
-    return {
-        "run": {"output": str(folder / "run"), "device": "cpu"},
-        "data": {"records": str(folder / "train.rec"), "num_identities": size.classes, "batch_size": size.batch},
-        "train": {"steps": UNTOLD + steps},
-        "backbone": {"name": size.backbone},
-        "checkpoint": {"every_steps": 0},
-        "log": {"every_steps": UNTOLD},
-    }
-
-
-def _train(size: Size, values: dict[str, Any], folder: Path) -> tuple[list[dict[str, Any]], float, float]:
-    """The lines of ``metrics.jsonl``, each the mean of ``UNTOLD`` steps; of rank 0 its largest resident size and
-    its seconds of processor in a step.
-    """
-    path = folder / "run.toml"
-    path.write_text(config_from(values, "pfc bench plan").to_toml(), encoding="utf-8")
-    metrics = folder / "run" / "metrics.jsonl"
-    largest, spent = 0.0, dict[int, float]()
-    with local_ranks(["trainer", "train", str(path)], size.ranks) as processes:
-
-        def watch() -> None:
-            nonlocal largest
-            with suppress(OSError, ValueError, IndexError):
-                # fields after the name in parentheses: user and system time are the 12th and 13th
-                counts = Path(f"/proc/{processes[0].pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-                ticks = int(counts[11]) + int(counts[12])
-                spent.setdefault(metrics.read_text(encoding="utf-8").count("\n"), ticks / os.sysconf("SC_CLK_TCK"))
-            largest = max(largest, _peak(processes[0]))
-
-        outcome(processes, deadline_seconds=DEADLINE_SECONDS, watch=watch)
-    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    # The last line comes with the end of the run.
-    known = sorted(count for count in spent if 1 <= count < len(lines))
-    steps = UNTOLD * (known[-1] - known[0]) if known else 0
-    processor = (spent[known[-1]] - spent[known[0]]) / steps if steps else math.nan
-    return lines, largest, processor
-
-
-def _peak(process: "subprocess.Popen[str]") -> float:
-    with suppress(OSError, StopIteration):
-        lines = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8").splitlines()
-        return 1024.0 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
-    return 0.0
+    values = values_of(folder / "train.rec", size.classes, size.batch, steps, folder / "run")
+    values["backbone"] = {"name": size.backbone, "precision": size.precision}
+    if size.zero is not None:
+        values["train"]["engine"] = "deepspeed"
+        values["deepspeed"] = {"zero_optimization": {"stage": size.zero}}
+    if size.saves:
+        values["checkpoint"] = {"every_steps": UNTOLD}
+    return values
 
 
 def _modes(lines: list[dict[str, Any]]) -> str:

@@ -7,12 +7,23 @@ MEMORY_WITHIN, STEP_WITHIN = 0.10, 0.25
 
 @dataclass(frozen=True)
 class Size:
-    """One real training. classes: C. batch: per rank."""
+    """One real training. classes: C. batch: per rank. zero: stage of DeepSpeed's ZeRO, None: without DeepSpeed.
+    saves: checkpoints are written beside the training, from a copy in memory.
+    """
 
     backbone: str
     classes: int
     ranks: int
     batch: int
+    precision: str = "float32"
+    zero: int | None = None
+    saves: bool = False
+
+    def __str__(self) -> str:
+        options = [self.precision] if self.precision != "float32" else []
+        options += [f"ZeRO {self.zero}"] if self.zero is not None else []
+        options += ["saving"] if self.saves else []
+        return ", ".join([self.backbone, *options, f"{self.classes:,}", f"{self.ranks} x {self.batch}"])
 
 
 SIZES = (
@@ -23,6 +34,11 @@ SIZES = (
     Size("mobilefacenet", 10_000, 2, 8),
     Size("mobilefacenet", 100_000, 2, 8),
     Size("iresnet18", 10_000, 2, 4),
+    Size("mobilefacenet", 100_000, 1, 16, saves=True),
+    Size("iresnet18", 10_000, 2, 4, precision="bfloat16"),
+    Size("iresnet18", 10_000, 2, 4, zero=1),
+    Size("iresnet18", 10_000, 2, 4, zero=2),
+    Size("iresnet18", 10_000, 2, 4, zero=3),
 )
 """Small enough for all of them to be measured in some minutes on two cores."""
 
@@ -58,7 +74,7 @@ def format_compared(found: list[Compared]) -> str:
     """A Markdown table, then the largest errors."""
     with_parts = any(each.parts for each in found)
     lines = [
-        "| backbone, classes, ranks x batch | head | step ms: predicted, measured | error "
+        "| backbone, options, classes, ranks x batch | head | step ms: predicted, measured | error "
         "| peak MiB: predicted, measured | error |" + (" parts ms: predicted/measured |" if with_parts else ""),
         "| --- |" + " --- |" * (6 if with_parts else 5),
     ]
@@ -66,7 +82,7 @@ def format_compared(found: list[Compared]) -> str:
         size = each.size
         parts = ", ".join(f"{name} {1000 * one:.0f}/{1000 * other:.0f}" for name, (one, other) in each.parts.items())
         lines.append(
-            f"| {size.backbone}, {size.classes:,}, {size.ranks} x {size.batch} | {each.modes} "
+            f"| {size} | {each.modes} "
             f"| {1000 * each.step:,.0f}, {1000 * each.measured_step:,.0f} | {each.step_error:+.0%} "
             f"| {each.memory / (1 << 20):,.0f}, "
             f"{each.measured_memory / (1 << 20):,.0f} | {each.memory_error:+.0%} |"

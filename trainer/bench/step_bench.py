@@ -61,9 +61,7 @@ def bench_step(
     data = open_data(config, world)
     plan = make_plan(config, data.loader)
     trained, engine = build_trained(config, data.num_identities, world)
-    verification = RunVerification(
-        config.evaluation, run_folder=config.run.output, image_size=effort.image_size, world=world
-    )
+    verification = RunVerification(config, world)
     position = Position(0, 0, data.loader.state_dict())
     with ExitStack() as stack:
 

@@ -38,10 +38,11 @@ def add_parser(kinds: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> ExitCode:
-    from trainer.bench.plan_bench import UNTOLD, bench_plan
+    from trainer.bench.plan_bench import bench_plan
     from trainer.bench.plan_problem import SIZES, format_compared
     from trainer.plan.calibration import calibrate, read_calibration
     from trainer.plan.local_ranks import terminated_as_interrupted
+    from trainer.plan.short_training import UNTOLD
 
     if arguments.steps < UNTOLD:
         raise ConfigError(f"--steps {arguments.steps}: at least {UNTOLD}, so that there is a line of them")

@@ -18,13 +18,14 @@ from data_pipeline.pairs import read_pairs
 from trainer.errors import ConfigError
 from trainer.evaluation.distractor_protocol import evaluate_distractors
 from trainer.evaluation.distractors import default_sizes
-from trainer.evaluation.embed import decode_images, embed_images
+from trainer.evaluation.embed import embed_images
 from trainer.evaluation.evaluator import Evaluator
 from trainer.evaluation.extraction import Extractor
 from trainer.evaluation.face_sets import FaceSet, open_face_set
 from trainer.evaluation.ijb_files import IjbFiles, read_ijb
 from trainer.evaluation.ijb_protocol import evaluate_ijb
 from trainer.evaluation.image_sources import Decoding, FileImages, ImageSource, LooseCrops, RecordImages
+from trainer.evaluation.kept_images import as_pixels, keep_images
 from trainer.evaluation.pair_list import PairList, read_pair_list, record_positions
 from trainer.evaluation.pair_protocol import Judging, evaluate_bin, judge_list, owners_by_pairs
 from trainer.evaluation.protocol_result import ProtocolResult
@@ -106,11 +107,10 @@ class _BinSet:
 
     def keep_in_range(self, module: nn.Module, how: Decoding, batch_size: int) -> None:
         encoded = self._pairs.jpegs[: CALIBRATION_BATCHES * max(batch_size, 2)]
-        keep_in_range(module, decode_images(encoded, how.image_size, name=self.names[0]), batch_size, how.device)
+        keep_in_range(module, keep_images(encoded, how, name=self.names[0]), batch_size, how.device)
 
     def evaluate(self, module: nn.Module, extractor: Extractor, judging: Judging, world: World) -> list[Found]:
-        how = extractor.how
-        evaluator = Evaluator(self.names[0], self._pairs, how.image_size, extractor.batch_size, how.device, how.threads)
+        evaluator = Evaluator(self.names[0], self._pairs, extractor.how, extractor.batch_size)
         return _found(evaluate_bin(evaluator, module, judging, world))
 
 
@@ -204,8 +204,8 @@ def calibrate_on(
     some = positions[: CALIBRATION_BATCHES * max(batch_size, 2)]
     source.check(some)
     batches = [some[low : low + batch_size] for low in range(0, len(some), batch_size)]
-    images = torch.cat([batch.cpu() for batch in source.batches(batches, how)])
-    keep_in_range(module, images.mul(127.5).add(127.5).round().to(torch.uint8), batch_size, how.device)
+    images = torch.cat([as_pixels(batch) for batch in source.batches(batches, how)])
+    keep_in_range(module, images, batch_size, how.device)
 
 
 def keep_in_range(module: nn.Module, images: Tensor, batch_size: int, device: torch.device) -> None:

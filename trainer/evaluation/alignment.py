@@ -38,9 +38,9 @@ def similarity(points: NDArray[np.float64], targets: NDArray[np.float64]) -> NDA
 def aligned_crop(picture: NDArray[np.uint8], landmarks: NDArray[np.float64], side: int) -> Tensor:
     """[H, W, 3] uint8 and its landmarks [5, 2] -> [3, side, side] float32, whole numbers of 0 to 255.
 
-    Bilinear, black outside of the picture, rounded to whole values as cv2.warpAffine rounds them (whose interpolation
-    has steps of 1/32 pixel, so values can differ by a few units at edges). For sides other than 112 the template is
-    scaled about the crop's corner: (x + 0.5) side / 112 - 0.5.
+    Bilinear, black outside of the picture, rounded to whole values, as cv2.warpAffine with borderValue=0: to one unit
+    in OpenCV 5; OpenCV 4 looks up pixels in steps of 1/32, so values differ by a few units at edges. For sides other
+    than 112 the template is scaled about the crop's corner: (x + 0.5) side / 112 - 0.5.
 
     Raises:
         ValueError: as ``similarity``.

@@ -4,7 +4,6 @@ Shapes: M images, S image side, D embedding_dim.
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
@@ -15,31 +14,23 @@ from data_pipeline.decode_image import decode_image
 from data_pipeline.errors import DataError
 
 
-def decode_images(encoded: Sequence[bytes], image_size: int, *, name: str, first: int = 0, threads: int = 1) -> Tensor:
-    """Encoded images -> [M, 3, S, S] uint8 RGB, resized where needed. ``first``: number of the first, for messages.
+def decode_images(encoded: Sequence[bytes], image_size: int, *, name: str, first: int = 0) -> Tensor:
+    """By Pillow: encoded images -> [M, 3, S, S] uint8 RGB, resized where needed. ``first``: number of the first
+    one, for messages.
 
     Raises:
         DataError: an image that cannot be decoded; names the set and the image.
     """
     images = torch.empty(len(encoded), 3, image_size, image_size, dtype=torch.uint8)
-
-    def decode(place: int) -> None:
+    for place, each in enumerate(encoded):
         try:
-            picture = decode_image(encoded[place], image_size)
+            picture = decode_image(each, image_size)
         except ValueError as error:
             number = first + place
             raise DataError(
                 f"pairs {name}: image {number} (pair {number // 2}) cannot be decoded: {error}; remove the pair"
             ) from error
         images[place] = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
-
-    if threads == 1:
-        for place in range(len(encoded)):
-            decode(place)
-        return images
-    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
-        for _ in pool.map(decode, range(len(encoded))):  # in order: the first bad image is the one that is told
-            pass
     return images
 
 

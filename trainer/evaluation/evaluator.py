@@ -4,39 +4,31 @@ Shapes: P pairs, 2P images, S image side, D embedding_dim.
 """
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from data_pipeline.pairs import Pairs
 from trainer.errors import ConfigError
-from trainer.evaluation.embed import decode_images, embed_images
+from trainer.evaluation.embed import embed_images
+from trainer.evaluation.image_sources import Decoding
+from trainer.evaluation.kept_images import keep_images
 from trainer.evaluation.verification import VerificationResult, verify
 
 
 class Evaluator:
-    """Judges models on ``pairs``. Images are decoded once, on first use, and kept as uint8 [part of 2P, 3, S, S].
+    """Judges models on ``pairs``. Images are decoded once, on first use, the way ``how`` says, and kept as uint8
+    [part of 2P, 3, S, S].
 
     ``name`` appears in results and file names. The work is cut between batches, never within one, so every image
     is embedded in the same batch at any world size: the result does not depend on the number of ranks.
     """
 
-    def __init__(
-        self,
-        name: str,
-        pairs: Pairs,
-        image_size: int,
-        batch_size: int = 64,
-        device: torch.device | str = "cpu",
-        threads: int = 1,
-    ) -> None:
+    def __init__(self, name: str, pairs: Pairs, how: Decoding, batch_size: int = 64) -> None:
         if batch_size < 1:
             raise ConfigError(f"evaluation batch size {batch_size}: must be at least 1")
         self.name = name
         self.pairs = pairs
-        self.image_size = image_size
+        self.how = how
         self.batch_size = batch_size
-        self.device = torch.device(device)
-        self.threads = threads  # of decoding
         self._decoded: tuple[range, Tensor] | None = None
 
     def evaluate(self, module: nn.Module) -> VerificationResult:
@@ -52,14 +44,13 @@ class Evaluator:
         part = self.part(rank, world_size)
         if self._decoded is None or self._decoded[0] != part:
             encoded = self.pairs.jpegs[part.start : part.stop]
-            images = decode_images(encoded, self.image_size, name=self.name, first=part.start, threads=self.threads)
-            self._decoded = (part, images)
+            self._decoded = (part, keep_images(encoded, self.how, name=self.name, first=part.start))
 
     def embed_part(self, module: nn.Module, rank: int, world_size: int) -> Tensor:
         """Unit embeddings [len(part), D] float32, on the CPU, of this rank's images. [0, D] if it has none."""
         self.prepare(rank, world_size)
         assert self._decoded is not None
-        return embed_images(module, self._decoded[1], batch_size=self.batch_size, device=self.device)
+        return embed_images(module, self._decoded[1], batch_size=self.batch_size, device=self.how.device)
 
     def part(self, rank: int, world_size: int) -> range:
         """The images of a rank: whole batches, contiguous, in rank order; sizes differ by one batch at most."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.evaluation.operating_points import most_allowed, threshold_above
 from trainer.evaluation.roc import FloatArray
 
 LIST_LENGTH = 20
@@ -79,16 +80,17 @@ def open_set_points(outcomes: ProbeOutcomes, targets: Sequence[str] = FPIR_TARGE
     away is turned away too.
     """
     strangers = np.sort(outcomes.top[~outcomes.mated])[::-1]
+    scores = np.append(strangers, outcomes.mate[outcomes.mated])
     found = []
     for target in targets:
         limit = float(target)
         if not len(strangers) or not outcomes.mated.any() or 1 / len(strangers) > limit:
             found.append(OpenSetPoint(target, None, None, None, 0))
             continue
-        allowed = min(int(limit * len(strangers)) + 1, len(strangers))
-        while allowed / len(strangers) > limit:
-            allowed -= 1
-        threshold = float(strangers[-1] if allowed == len(strangers) else np.nextafter(strangers[allowed], np.inf))
+        allowed = most_allowed(len(strangers), limit)
+        threshold = (
+            float(strangers[-1]) if allowed == len(strangers) else threshold_above(float(strangers[allowed]), scores)
+        )
         accepted = int(np.count_nonzero(strangers >= threshold))
         tpir = float(np.mean(identified(outcomes, threshold)[outcomes.mated]))
         found.append(OpenSetPoint(target, threshold, accepted / len(strangers), tpir, accepted))

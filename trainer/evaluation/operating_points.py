@@ -1,4 +1,4 @@
-"""Thresholds for chosen false accept rates, from the scores of listed pairs. Exact; pure numpy.
+"""Thresholds for chosen false accept rates, from scores: of the evaluation and of exported files. Exact; pure numpy.
 
 P pairs. A pair is accepted if its score >= the threshold.
 """
@@ -41,8 +41,8 @@ def unmeasurable(target: str) -> OperatingPoint:
 def operating_points(scores: FloatArray, same: NDArray[np.bool_], targets: Sequence[str]) -> list[OperatingPoint]:
     """For each target the lowest threshold whose FAR does not exceed it: the highest TAR, no interpolation.
 
-    scores, same: [P], at least one pair of either kind. The threshold is the float just above the highest score that
-    must be rejected, so a pair that scores exactly like a rejected one is rejected too.
+    scores, same: [P], at least one pair of either kind. The threshold is that of ``threshold_above`` the highest score
+    that must be rejected.
     TAR and FAR: Mansfield and Wayman, Best Practices in Testing and Reporting Performance of Biometric Devices, 2002
     (there 1 - FNMR and FMR); the IJB papers call them TAR and FAR, too.
     """
@@ -54,15 +54,31 @@ def operating_points(scores: FloatArray, same: NDArray[np.bool_], targets: Seque
         if 1 / len(different) > limit:
             found.append(unmeasurable(target))
             continue
-        # The most k with k / n <= limit, compared as the quotient that is reported: 1 / 1000 equals 1e-3.
-        allowed = min(int(limit * len(different)) + 1, len(different))
-        while allowed / len(different) > limit:
-            allowed -= 1
+        allowed = most_allowed(len(different), limit)
         if allowed == len(different):
             threshold = float(min(different[-1], genuine[0]))
         else:
-            threshold = float(np.nextafter(different[allowed], np.inf))
+            threshold = threshold_above(float(different[allowed]), scores)
         accepted = int(np.count_nonzero(different >= threshold))
         missed = int(np.searchsorted(genuine, threshold, side="left"))
         found.append(OperatingPoint(target, threshold, accepted / len(different), 1 - missed / len(genuine), accepted))
     return found
+
+
+def most_allowed(count: int, limit: float) -> int:
+    """The most k with k / count <= limit, compared as the quotient that is reported: 1 / 1000 equals 1e-3."""
+    allowed = min(int(limit * count) + 1, count)
+    while allowed / count > limit:
+        allowed -= 1
+    return allowed
+
+
+def threshold_above(rejected: float, scores: FloatArray) -> float:
+    """Halfway between the score ``rejected`` and the next higher one of ``scores``, so that the rounding of another
+    program changes no decision; just above ``rejected`` where no score is higher, or no float lies between.
+
+    What scores exactly like a rejected pair is rejected too.
+    """
+    higher = scores[scores > rejected]
+    halfway = (float(higher.min()) + rejected) / 2 if len(higher) else rejected
+    return halfway if halfway > rejected else float(np.nextafter(rejected, np.inf))

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from data_pipeline.pairs import Pairs
 from trainer.evaluation import VerificationResult, verify
 from trainer.evaluation.embed import decode_images
+from trainer.evaluation.operating_points import operating_points
 from trainer.evaluation.roc import FAR_TARGETS
 from trainer.export.targets import Target
 
@@ -55,8 +55,11 @@ class Calibration:
 
 def calibrate(result: VerificationResult, *, flip_test: bool) -> Calibration:
     """Thresholds at FAR 1e-1 to 1e-4, those of them that ``result`` has enough different pairs for."""
-    scores = result.scores.astype(np.float64)
-    at_far = tuple(_at_far(scores, result.same, far) for far in FAR_TARGETS if _measurable(result.same, far))
+    at_far = tuple(
+        Threshold(point.target, point.threshold, distance_of(point.threshold), point.tar)
+        for point in operating_points(result.scores.astype(np.float64), result.same, FAR_TARGETS)
+        if point.threshold is not None and point.tar is not None
+    )
     return Calibration(result.name, result.pairs, flip_test, result.accuracy_mean, result.threshold, at_far)
 
 
@@ -80,23 +83,3 @@ def embed(module: nn.Module, images: Tensor) -> Tensor:
     with torch.inference_mode():
         embeddings: Tensor = module(images)
     return embeddings.clone()
-
-
-def _measurable(same: NDArray[np.bool_], far: str) -> bool:
-    return 1 / int(np.count_nonzero(~same)) <= float(far)
-
-
-def _at_far(scores: NDArray[np.float64], same: NDArray[np.bool_], far: str) -> Threshold:
-    """The lowest threshold that accepts at most the share ``far`` of different pairs: in the middle between the lowest
-    score that it accepts and the next one below, so that rounding of another program changes no decision.
-    """
-    different = np.sort(scores[~same])[::-1]
-    shares = np.arange(1, len(different) + 1) / len(different)
-    passing = int(np.count_nonzero(shares <= float(far)))
-    # FAR targets are below 1, so there is a first pair that must not pass.
-    barrier = float(different[passing])
-    accepted = scores[scores > barrier]
-    cosine = (float(accepted.min()) + barrier) / 2 if len(accepted) else barrier
-    if cosine <= barrier:  # nothing is above it, or nothing between
-        cosine = float(np.nextafter(barrier, np.inf))
-    return Threshold(far, cosine, distance_of(cosine), float(np.mean(scores[same] >= cosine)))

@@ -11,7 +11,7 @@ from trainer.errors import ConfigError
 from trainer.plan.local_ranks import local_ranks, outcome
 from trainer.plan.rates import Rates
 
-VERSION = 1
+VERSION = 2
 DEADLINE_SECONDS = 300.0
 Calibration = dict[int, Rates]
 """By number of ranks on the machine, each with an equal part of its cores."""
@@ -27,6 +27,8 @@ def calibrate(path: Path, cores: int, *, processor_time: bool = False) -> Calibr
     """
     if not path.absolute().parent.is_dir() or path.is_dir():
         raise ConfigError(f"--calibration {path}: cannot be written there; name a file in a folder that exists")
+    from trainer.plan.heap import with_heap  # brings what only trainings need
+
     found: Calibration = {}
     with tempfile.TemporaryDirectory(prefix="pfc-plan-", dir=path.absolute().parent) as folder:
         for ranks in sorted({1, cores}):
@@ -34,7 +36,10 @@ def calibrate(path: Path, cores: int, *, processor_time: bool = False) -> Calibr
             words += ["--processor-time"] if processor_time else []
             with local_ranks(words, ranks) as processes:
                 printed = outcome(processes, deadline_seconds=DEADLINE_SECONDS)
-            found[ranks] = Rates.from_dict(json.loads(printed.splitlines()[-1]), "the measurement")
+            probed = Rates.from_dict(json.loads(printed.splitlines()[-1]), "the measurement")
+            inner = Path(folder) / str(ranks)
+            inner.mkdir()
+            found[ranks] = with_heap(probed, ranks, inner)
     layouts = {str(ranks): rates.to_dict() for ranks, rates in found.items()}
     machine = {"machine": platform.node(), "processor": platform.machine(), "cores": cores}
     write_file(path, json.dumps({"version": VERSION, **machine, "layouts": layouts}, indent=2) + "\n")

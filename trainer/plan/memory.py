@@ -64,12 +64,17 @@ def memory_of(problem: Problem, rates: Rates, *, on_cpu: bool) -> Memory:
     """
     head = _head(problem, on_cpu=on_cpu)
     host = [
-        Part("process", rates.host_process, rates.host_process, on_device=on_cpu),
-        _same("decoded batches", _batches(problem)),
+        _same("process", _process(problem, rates), on_device=on_cpu),
+        _same("decoded batches", batches(problem)),
         _copy(problem, on_cpu=on_cpu),
     ]
     device = [] if on_cpu else [Part("context", rates.process, rates.process)]
-    return Memory((*device, *head, *_backbone(problem, rates), *host))
+    return Memory((*device, *head, *_backbone(problem), _activations(problem, rates), *host))
+
+
+def held(problem: Problem, *, on_cpu: bool) -> float:
+    """Bytes of head and backbone in the steady phase, without activations."""
+    return sum(part.steady for part in (*_head(problem, on_cpu=on_cpu), *_backbone(problem)))
 
 
 def rows_in_motion(problem: Problem) -> float:
@@ -79,9 +84,9 @@ def rows_in_motion(problem: Problem) -> float:
     return problem.rows * -math.expm1(-touches)
 
 
-def _same(name: str, nbytes: float) -> Part:
+def _same(name: str, nbytes: float, *, on_device: bool = True) -> Part:
     """In every phase."""
-    return Part(name, nbytes, nbytes)
+    return Part(name, nbytes, nbytes, on_device)
 
 
 def _head(problem: Problem, *, on_cpu: bool) -> list[Part]:
@@ -139,7 +144,7 @@ def _buffers(problem: Problem, *, on_cpu: bool) -> tuple[float, float]:
     return batch + sample + pairs + scores + blocks, batch + tiles + kept + sample
 
 
-def _backbone(problem: Problem, rates: Rates) -> list[Part]:
+def _backbone(problem: Problem) -> list[Part]:
     config = problem.config
     cost = backbone_cost(config.backbone, config.data.image_size)
     weights = float(FLOAT * cost.parameters)
@@ -150,18 +155,31 @@ def _backbone(problem: Problem, rates: Rates) -> list[Part]:
     split_weights = 1.0 if stage is None or stage < 3 else 1.0 / ranks
     masters = weights * split_state if stage is not None and stage >= 1 else 0.0  # DeepSpeed's flat copy
     lowered = 0.0 if config.backbone.precision == "float32" else weights / 2
-    share = problem.micro_batch / cost.images
-    activations = cost.peak * share * rates.activations[family(config.backbone.name)]
     buffers = 2.0 * cost.buffers  # as they are and as they were before the step
     return [
         _same("backbone weights", weights * split_weights + lowered + buffers),
         _same("backbone gradients", weights * split_gradient),
         _same("backbone optimizer", weights * slots * split_state + masters),
-        Part("activations", activations, activations),
     ]
 
 
-def _batches(problem: Problem) -> float:
+def _activations(problem: Problem, rates: Rates) -> Part:
+    config = problem.config
+    cost = backbone_cost(config.backbone, config.data.image_size)
+    share = problem.micro_batch / cost.images
+    return _same("activations", cost.peak * share * rates.activations[family(config.backbone.name)])
+
+
+def _process(problem: Problem, rates: Rates) -> float:
+    """Libraries, and what ZeRO 3 evaluates with: a whole copy of the network."""
+    if problem.zero_stage is None:
+        return rates.host_process
+    config = problem.config
+    copied = backbone_cost(config.backbone, config.data.image_size).parameters if problem.zero_stage == 3 else 0
+    return rates.host_process + rates.deepspeed + FLOAT * copied
+
+
+def batches(problem: Problem) -> float:
     """Decoded ahead, the one in use, and the one whose copy is being made."""
     data = problem.config.data
     return float(FLOAT * 3 * data.image_size**2 * problem.batch * (data.prefetch + 2))

@@ -28,6 +28,7 @@ GPU_DECODE = 4000.0  # images/s of 112x112 on the GPU and one thread beside it
 DISK_WRITE = 1.0e9  # bytes/s
 GPU_PROCESS = 1.5 * (1 << 30)  # CUDA context, NCCL, libraries
 HOST_PROCESS = 0.75 * (1 << 30)
+DEEPSPEED_LIBRARIES = 0.1 * (1 << 30)
 
 FAMILIES = ("mobilefacenet", "iresnet", "vit")
 
@@ -40,8 +41,9 @@ class Rates:
     further time of a pair of center and sample; row_seconds, sample_seconds: of a center, of a sample (its active
     pairs, its centers' momentum); head_seconds: fixed. dense, softmax, sampled: whole steps as multiples of the bare
     product over the classes that take part. flops, flops16, grouped: of the backbone; forward, backward: measured over
-    computed time by family. bandwidth, link, network, disk: bytes/s. latency: of a collective. decode: images/s of one
-    thread. process, host_process: bytes before anything is built. activations: resident bytes over computed ones.
+    computed time by family, forward16, backward16: of a 16-bit trunk. bandwidth, link, network, disk: bytes/s. latency:
+    of a collective. decode: images/s of one thread. process, host_process: bytes of a process with its libraries,
+    deepspeed: of DeepSpeed's, beyond. activations: resident bytes over computed ones, holes of the heap among them.
     overlap: whether exchange and decoding happen beside the arithmetic.
     """
 
@@ -64,9 +66,12 @@ class Rates:
     disk: float
     process: float
     host_process: float
+    deepspeed: float
     overlap: bool
     forward: dict[str, float] = field(default_factory=lambda: dict.fromkeys(FAMILIES, 1.0))
     backward: dict[str, float] = field(default_factory=lambda: dict.fromkeys(FAMILIES, 1.0))
+    forward16: dict[str, float] = field(default_factory=lambda: dict.fromkeys(FAMILIES, 1.0))
+    backward16: dict[str, float] = field(default_factory=lambda: dict.fromkeys(FAMILIES, 1.0))
     activations: dict[str, float] = field(default_factory=lambda: dict.fromkeys(FAMILIES, 1.0))
 
     def to_dict(self) -> dict[str, Any]:
@@ -81,7 +86,7 @@ class Rates:
             raise ConfigError(f"{source}: not the figures of this version; measure again with pfc plan --calibrate")
         for key, value in values.items():
             numbers = [value]
-            if key in ("forward", "backward", "activations"):
+            if key in BY_FAMILY:
                 if not isinstance(value, dict) or set(value) != set(FAMILIES):
                     raise ConfigError(f"{source}: {key} must have a number for each of {', '.join(FAMILIES)}")
                 numbers = list(value.values())
@@ -94,7 +99,8 @@ class Rates:
         return cls(**values)
 
 
-ZERO_IS_FINE = ("overlap", "pair_seconds", "row_seconds", "sample_seconds", "head_seconds", "latency")
+BY_FAMILY = ("forward", "backward", "forward16", "backward16", "activations")
+ZERO_IS_FINE = ("overlap", "deepspeed", "pair_seconds", "row_seconds", "sample_seconds", "head_seconds", "latency")
 
 
 def family(backbone: str) -> str:
@@ -126,6 +132,7 @@ def rates_of(device: Device) -> Rates:
         disk=DISK_WRITE,
         process=GPU_PROCESS,
         host_process=HOST_PROCESS,
+        deepspeed=DEEPSPEED_LIBRARIES,
         overlap=True,
     )
 
@@ -152,5 +159,6 @@ def _cpu(device: Device) -> Rates:
         disk=0.3e9,
         process=HOST_PROCESS,
         host_process=HOST_PROCESS,
+        deepspeed=DEEPSPEED_LIBRARIES,
         overlap=False,
     )

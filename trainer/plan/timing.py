@@ -111,7 +111,9 @@ def _backbone(problem: Problem, rates: Rates) -> tuple[float, float]:
     flops = rates.flops if config.backbone.precision == "float32" else rates.flops16
     forward, backward = cost.seconds(flops, rates.grouped, rates.bandwidth)
     kind = family(config.backbone.name)
-    return problem.batch * forward * rates.forward[kind], problem.batch * backward * rates.backward[kind]
+    low = config.backbone.precision != "float32"
+    factors = (rates.forward16, rates.backward16) if low else (rates.forward, rates.backward)
+    return problem.batch * forward * factors[0][kind], problem.batch * backward * factors[1][kind]
 
 
 def _state_split(problem: Problem) -> int:
