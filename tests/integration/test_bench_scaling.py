@@ -35,6 +35,9 @@ def test_pieces_are_measured_and_drawn_together(tmp_path: Path) -> None:
     assert (alone["bytes_moved"], alone["waited"]) == (0, 0)
     assert shared["bare_exchange"] > 0
     assert shared["waited"] > 0
+    other = run(pfc("bench", "scaling", *SMALL, "--spread", "0.1"), cwd=tmp_path)
+    assert (other.code, len(other.error_lines)) == (2, 1)
+    assert "holds sizes at spread 0.06" in other.err
     drawn = pfc("bench", "scaling", "--draw", "--json", "out.json", "--picture", "out.svg", "--table", "out.md")
     done = run(drawn, cwd=tmp_path)
     assert done.code == 0, done.err

@@ -74,13 +74,14 @@ def _panel(axes: Any, rows: Sequence[ScalingRow], laws: Sequence[Judged], figure
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xticks([row.point.place for row in rows])
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
+    count = short_count if rows[0].point.axis == CLASSES else "{:,.0f}".format  # 2,048 and not 2.048k
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
     low, high = axes.get_ylim()
-    axes.set_ylim(low / 1.15, high * 2.2)  # room for the legend
+    axes.set_ylim(low / 1.15, high * 5)  # room for the legend
     axes.legend(fontsize=8, loc="upper left", framealpha=0.85)
     axes.grid(color="#dddddd", linewidth=0.7)
     axes.set_axisbelow(True)

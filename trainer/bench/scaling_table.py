@@ -26,7 +26,7 @@ def format_scaling(rows: Sequence[ScalingRow], left_out: Sequence[LeftOut] = ())
     """A table for each axis that was measured, one of slopes, and what was left out."""
     if not rows:
         return "\n".join(["nothing was measured", *map(str, left_out)])
-    parts = [_conditions(rows[0])]
+    parts = [_conditions(rows)]
     for axis in AXES:
         mine = [row for row in rows if row.point.axis == axis]
         if mine:
@@ -49,11 +49,15 @@ def exponent_text(judged: Judged) -> str:
     return f"{judged.fit.slope:.2f}{error}"
 
 
-def _conditions(row: ScalingRow) -> str:
-    effort = row.effort
+def _conditions(rows: Sequence[ScalingRow]) -> str:
+    effort = rows[0].effort
+    timed, before = (
+        f"{min(counts)}" if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"
+        for counts in ([row.effort.repetitions for row in rows], [row.effort.warmup for row in rows])
+    )
     return (
         f"SFace over all classes, tolerance {effort.tolerance:g}, negatives spread {effort.spread:g}: forward, "
-        f"backward and update; medians of {effort.repetitions} steps after {effort.warmup}, of the slowest rank"
+        f"backward and update; medians of {timed} steps after {before}, of the slowest rank"
     )
 
 

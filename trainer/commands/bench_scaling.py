@@ -72,6 +72,7 @@ def _run(arguments: argparse.Namespace) -> ExitCode:
         effort = ScalingEffort(
             arguments.repetitions, arguments.warmup, arguments.spread, arguments.tolerance, arguments.seed
         )
+        _check_alike(rows, effort, arguments.json)
         with terminated_as_interrupted():
             for found in bench_scaling(points, effort):
                 print(_progress(found), file=sys.stderr, flush=True)
@@ -83,6 +84,15 @@ def _run(arguments: argparse.Namespace) -> ExitCode:
                     write_rows(arguments.json, rows)
     _show(arguments, rows, left_out)
     return ExitCode.DONE
+
+
+def _check_alike(rows: list[ScalingRow], effort: ScalingEffort, path: Path) -> None:
+    for row in rows:
+        if (row.effort.spread, row.effort.tolerance) != (effort.spread, effort.tolerance):
+            raise ConfigError(
+                f"--json {path}: holds sizes at spread {row.effort.spread:g} and tolerance {row.effort.tolerance:g}, "
+                f"which do not go together with {effort.spread:g} and {effort.tolerance:g}: name another file"
+            )
 
 
 def _points(arguments: argparse.Namespace, choose: Any) -> list[ScalingPoint]:
