@@ -39,7 +39,7 @@ class CenterTable:
         if self.staged is None:
             self.tables.weights = weights
         else:
-            self.staged.stored = weights
+            self.staged.lie_in(weights)
         self.forget_codes()
 
     def __len__(self) -> int:

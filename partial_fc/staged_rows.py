@@ -17,7 +17,7 @@ class StagedRows:
     """stored: [R, D] in host memory, pinned where the device is a GPU; ``tables.weights`` holds what is staged."""
 
     def __init__(self, stored: Tensor, tables: RowTables) -> None:
-        self.stored = stored
+        self.lie_in(stored)
         self._tables = tables
         self._device = tables.slots.device
         self._apart = self._device.type != stored.device.type
@@ -26,6 +26,11 @@ class StagedRows:
         self._pinned = stored.new_empty(0, stored.shape[1])
         self._rows: Tensor | slice = slice(0, 0)  # staged now, as the host counts them
         tables.weights = self._room
+
+    def lie_in(self, stored: Tensor) -> None:
+        """Another table like the one before holds the rows now."""
+        # With versions of its own: by the parameter's the head knows what others wrote, and codes all rows anew.
+        self.stored = stored.data
 
     @property
     def nbytes(self) -> int:

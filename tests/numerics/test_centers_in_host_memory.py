@@ -116,6 +116,24 @@ def test_few_rows_come_to_the_device() -> None:
     assert memory_use(head, optimizer)["center_buffers"] >= staged
 
 
+def test_rows_that_go_back_do_not_count_as_written_by_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After which all rows would have to be brought, and coded anew, in every step."""
+    faces = Faces(STEADY, CLASSES, DIM)
+    head, optimizer = head_of(faces, CASES["screened"], "float32", "host")
+    train(head, faces, optimizer, [faces.batch(faces.centers, BATCH)])
+    assert head.rows is not None
+
+    def encode_rows(*arguments: object) -> None:
+        raise AssertionError("all rows are coded anew")
+
+    monkeypatch.setattr(head.rows.kernels, "encode_rows", encode_rows)
+    train(head, faces, optimizer, [faces.batch(faces.centers, BATCH) for _ in range(2)])
+    with torch.no_grad():
+        head.centers[7] *= 2
+    with pytest.raises(AssertionError, match="coded anew"):
+        train(head, faces, optimizer, [faces.batch(faces.centers, BATCH)])
+
+
 @pytest.mark.parametrize("case", ["screened", "softmax"])
 def test_saved_and_read_by_heads_of_the_other_kind(case: str) -> None:
     faces = Faces(STEADY, CLASSES, DIM)
