@@ -78,6 +78,19 @@ class Cluster:
         assert done.returncode == 0, (words, done.stderr, self.logs())
         return done.stdout
 
+    def processes_of(self, job: str) -> list[int]:
+        """Of the job's batch script, its srun, and what they started on either node."""
+        wanted = {f"SLURM_JOB_ID={job}".encode(), f"SLURM_CONF={self.settings['SLURM_CONF']}".encode()}
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                variables = (folder / "environ").read_bytes().split(b"\0")
+            except OSError:  # it has ended, or is the kernel's
+                continue
+            if wanted <= set(variables):
+                found.append(int(folder.name))
+        return found
+
     def logs(self) -> str:
         return "\n".join(path.read_text(errors="replace")[-3000:] for path in sorted(self.folder.glob("*.log")))
 

@@ -63,6 +63,8 @@ def start_sooner(slurm: Cluster, user: Account, name: str, job: str) -> None:
         return slurm.ask("squeue", "--noheader", f"--jobs={job}", "--format=%T %r").split() == ["PENDING", "BeginTime"]
 
     wait_until(waits, lambda: user.pfc("logs", name).out)
+    # An srun that is left over ends its step by number some seconds later, and the next start's has the same.
+    wait_until(lambda: not slurm.processes_of(job), lambda: str(slurm.processes_of(job)))
     status = user.status(name)
     assert status["state"] == "waiting"
     advice = str(status["detail"]).partition("(BeginTime); sooner: ")[2]
@@ -118,6 +120,7 @@ def test_a_node_that_fails(slurm: Cluster, user: Account, faces: Path, tmp_path:
     log = RankLog(output / "logs" / "rank_0000.jsonl")
     wait_until(lambda: log.update().step >= 7, lambda: user.pfc("logs", "out").out)
     job = slurm.ask("squeue", "--noheader", "--name=out", "--format=%A").strip()
+    assert len(slurm.processes_of(job)) >= 4, "batch script, srun, a launcher on each node"
     slurm.ask("scontrol", "update", "nodename=n2", "state=down", "reason=test")
     try:
         start_sooner(slurm, user, "out", job)
