@@ -52,6 +52,17 @@ def test_head_and_optimizer_on_cuda_equal_the_cpu() -> None:
     torch.testing.assert_close(gpu_centers, cpu_centers, rtol=1e-3, atol=1e-5)
 
 
+def take_eight_steps(head: PartialFC, faces: Faces, phase: Phase) -> None:
+    """From the faces' own centers on."""
+    head.load_centers(faces.centers.to(head.device))
+    optimizer = CenterSGD(head, lr=1e-3 if phase is COLLAPSE else 0.1)
+    for _ in range(8):
+        x, identities = faces.batch(faces.centers, 31)
+        head(x.to(head.device).requires_grad_(), identities.to(head.device)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
 @pytest.mark.parametrize("phase", [STEADY, WEAK, COLLAPSE], ids=lambda phase: phase.name)
 def test_screened_and_dense_steps_on_cuda_equal_the_cpu(phase: Phase) -> None:
     """2,203 rows leave a last tile of a few: the int8 product on CUDA wants more."""
@@ -59,13 +70,7 @@ def test_screened_and_dense_steps_on_cuda_equal_the_cpu(phase: Phase) -> None:
     for device in ("cpu", "cuda"):
         faces = Faces(phase, 2203, 290, seed=1)
         head = PartialFC(2203, 290, device=device)
-        head.load_centers(faces.centers.to(device))
-        optimizer = CenterSGD(head, lr=1e-3 if phase is COLLAPSE else 0.1)
-        for _ in range(8):
-            x, identities = faces.batch(faces.centers, 31)
-            head(x.to(device).requires_grad_(), identities.to(device)).backward()
-            optimizer.step()
-            optimizer.zero_grad()
+        take_eight_steps(head, faces, phase)
         assert head.stats is not None
         modes.append(head.stats.mode)
         results.append(head.centers.detach().cpu())
@@ -86,13 +91,7 @@ def test_centers_in_host_memory_beside_a_gpu(
     for device, memory in (("cpu", "device"), ("cuda", "device"), ("cuda", "host")):
         faces = Faces(phase, 2203, 290, seed=1)
         head = PartialFC(2203, 290, loss, device=device, center_dtype=center_dtype, center_memory=memory)
-        head.load_centers(faces.centers.to(device))
-        optimizer = CenterSGD(head, lr=1e-3 if phase is COLLAPSE else 0.1)
-        for _ in range(8):
-            x, identities = faces.batch(faces.centers, 31)
-            head(x.to(device).requires_grad_(), identities.to(device)).backward()
-            optimizer.step()
-            optimizer.zero_grad()
+        take_eight_steps(head, faces, phase)
         assert head.stored_centers.is_cuda == (device == "cuda" and memory == "device")
         assert head.stored_centers.is_pinned() == (memory == "host")
         results.append(head.read_centers(0, 2203).cpu())
