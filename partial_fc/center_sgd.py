@@ -20,7 +20,7 @@ from partial_fc.motion_state import load_motion, motion_state
 from partial_fc.row_gradient import RowGradient
 from partial_fc.stochastic_rounding import UPDATE, Rounding, rounding_key
 
-TILE_ROWS = 4096
+TILE_ROWS, TILE_ROWS_ON_GPU = 4096, 65536  # where launching costs more than memory
 
 
 class CenterSGD(torch.optim.Optimizer):
@@ -119,8 +119,9 @@ class CenterSGD(torch.optim.Optimizer):
         rounding = Rounding(rounding_key(head.seed, head.steps_taken, UPDATE), head.class_shard.start)
         kernels = tile_kernels_for(weights, values, *([] if buffer is None else [buffer]))
         step = float(group["lr"]), group["momentum"], group["weight_decay"]
-        for start in range(0, len(values), TILE_ROWS):
-            stop = start + TILE_ROWS
+        tile = TILE_ROWS if values.device.type == "cpu" else TILE_ROWS_ON_GPU
+        for start in range(0, len(values), tile):
+            stop = start + tile
             rows = None if gradient.rows is None else gradient.rows[start:stop]
             if head.in_host_memory:
                 self._update_in_host_memory(buffer, rows, start, values[start:stop], step, rounding)

@@ -15,21 +15,23 @@ def kernels_for(device: torch.device) -> ModuleType:
     """The module whose functions work on tensors of ``device``."""
     if device.type == "cpu":
         return kernels_native if native_library.available() else kernels_torch
-    return _triton_kernels() if device.type == "cuda" and torch.version.cuda is not None else kernels_torch
+    return (triton_module("kernels_triton") if device.type == "cuda" else None) or kernels_torch
 
 
 @functools.cache
-def _triton_kernels() -> ModuleType:
-    """It comes with PyTorch for CUDA; without it the slower ones do."""
-    found = importlib.util.find_spec("triton") is not None
-    return importlib.import_module("partial_fc.kernels_triton") if found else kernels_torch
+def triton_module(name: str) -> ModuleType | None:
+    """Triton comes with PyTorch for CUDA; without it the slower ones do."""
+    found = torch.version.cuda is not None and importlib.util.find_spec("triton") is not None
+    return importlib.import_module(f"partial_fc.{name}") if found else None
 
 
 def tile_kernels_for(table: Tensor, *tensors: Tensor) -> ModuleType:
-    """The module whose functions work on tiles of these tensors; the compiled ones walk over plain float32 memory, the
-    table may be bfloat16.
+    """The module whose functions work on tiles of these tensors; compiled ones and Triton's walk over plain float32
+    memory, the table may be bfloat16.
     """
     plain = table.dtype in (torch.float32, torch.bfloat16) and all(each.dtype == torch.float32 for each in tensors)
     plain = plain and all(each.is_contiguous() for each in (table, *tensors))
-    compiled = plain and table.device.type == "cpu" and native_library.available()
-    return tile_kernels_native if compiled else tile_kernels_torch
+    if plain and table.device.type == "cpu" and native_library.available():
+        return tile_kernels_native
+    in_triton = triton_module("tile_kernels_triton") if plain and table.device.type == "cuda" else None
+    return in_triton or tile_kernels_torch

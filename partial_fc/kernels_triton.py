@@ -266,9 +266,7 @@ def _all(tables: RowTables) -> tuple[object, ...]:
 
 
 def _rounding(tables: RowTables) -> tuple[int, ...]:
-    """Keys as signed numbers: larger ones would be of another type, and compiled for anew."""
-    low, high = (half - 2**32 if half >= 2**31 else half for half in tables.rounding.halves)
-    return low, high, tables.rounding.first_class
+    return *tables.rounding.signed_halves, tables.rounding.first_class
 
 
 def _life(motion: Motion) -> tuple[float, ...]:

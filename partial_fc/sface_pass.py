@@ -9,6 +9,7 @@ from torch import Tensor
 from partial_fc.host_centers import HostCenters
 from partial_fc.selection import Selection
 from partial_fc.sface import SFace
+from partial_fc.tile_batches import tile_batch
 from partial_fc.tiled import ACTIVE, CUT_HALVINGS, TiledResult, angle_moments, tiles
 from partial_fc.workspace import Workspace
 
@@ -29,11 +30,10 @@ def sface_over_tiles(
     those stated by :class:`SFace`; active pairs are counted by the coefficient before its sampling weight.
     """
     batch = unit.shape[0]
-    transposed = unit.T.contiguous()
     result = TiledResult.zeros(unit, selection, with_gradient=with_gradient)
     cut = loss.scale * 2.0**-CUT_HALVINGS
-    for number, tile in enumerate(tiles(centers, selection, tile_classes, len(unit), workspace)):
-        cosines = tile.cosines(transposed)
+    for number, tile in enumerate(tiles(centers, selection, tile_classes, tile_batch(unit, workspace), workspace)):
+        cosines = tile.cosines()
         own_cosines = cosines[tile.own]
         coefficients = loss.negative_coefficient(cosines)
         coefficients[tile.own] = 0.0
@@ -47,5 +47,5 @@ def sface_over_tiles(
         if with_gradient:
             coefficients[tile.own] = -pulls
             coefficients /= batch
-            tile.add_gradients(result, coefficients, unit)
+            tile.add_gradients(result, coefficients)
     return result

@@ -15,7 +15,18 @@ from partial_fc.collectives import Collectives
 from partial_fc.host_centers import HostCenters
 from partial_fc.margins import CombinedMargin
 from partial_fc.selection import Selection
-from partial_fc.tiled import ACTIVE, CUT_HALVINGS, Tile, TiledResult, angle_moments, tiles
+from partial_fc.tile_batches import tile_batch
+from partial_fc.tiled import (
+    ACTIVE,
+    CUT_HALVINGS,
+    MEASURED_TILES,
+    Tile,
+    TileBatch,
+    TiledResult,
+    negative_moments,
+    positive_moments,
+    tiles,
+)
 from partial_fc.workspace import Workspace
 
 
@@ -24,11 +35,13 @@ class _Denominator:
     """Per sample, over all ranks' classes; all [N].
 
     negatives: log-sum-exp of the negatives' logits alone (-inf: there are none). positive: z_y. Kept apart, since
-    log(1 + exp(negatives - z_y)) and 1 - p_y lose no digits where p_y is nearly 1.
+    log(1 + exp(negatives - z_y)) and 1 - p_y lose no digits where p_y is nearly 1. own_cosines: [M], of the samples
+    whose own center lives here.
     """
 
     negatives: Tensor
     positive: Tensor
+    own_cosines: Tensor
 
     @property
     def all_classes(self) -> Tensor:
@@ -52,11 +65,10 @@ def softmax_over_tiles(
     and z_y). Peak memory beyond the gradients is a few [T, N] and [T, D] buffers. The two loss parts are
     intra = -mean z_y and inter = mean log-sum-exp; gradients are those stated by :class:`CombinedMargin`.
     """
-    both_passes: Iterable[Tile] = _Tiles(centers, selection, tile_classes, len(unit), workspace)
+    both_passes: Iterable[Tile] = _Tiles(centers, selection, tile_classes, tile_batch(unit, workspace), workspace)
     if selection.rows is not None:
         both_passes = list(both_passes)  # a sample is small, and gathering its rows twice is not
-    transposed = unit.T.contiguous()
-    denominator = _denominator(transposed, both_passes, loss, collectives)
+    denominator = _denominator(unit, both_passes, selection.samples, loss, collectives)
     batch = unit.shape[0]
     result = TiledResult.zeros(unit, selection, with_gradient=with_gradient)
     # Each sample's loss is added up by the rank that owns its center.
@@ -67,17 +79,21 @@ def softmax_over_tiles(
     result.inter += (own_logits + surplus).sum() / batch
     log_shares = math.log(loss.scale / batch) - denominator.all_classes
     cut = loss.scale / batch * 2.0**-CUT_HALVINGS
+    # Of all own pairs at once: a GPU would wait for many small operations on each tile.
+    result.moments += positive_moments(denominator.own_cosines)
     pulls = torch.sigmoid(denominator.negatives - denominator.positive)  # 1 - p_y
+    own_coefficients = torch.zeros_like(pulls)
+    own_coefficients[owned] = (-loss.scale / batch) * pulls[owned] * loss.positive_slope(denominator.own_cosines)
     for number, tile in enumerate(both_passes):
-        cosines = tile.cosines(transposed)
-        own_slopes = loss.positive_slope(cosines[tile.own])
-        result.moments += angle_moments(cosines, tile.own, number=number)
+        cosines = tile.cosines()
+        if number % MEASURED_TILES == 0:
+            result.moments += negative_moments(cosines, tile.own)
         _leave_out(cosines, tile, loss)
         # From here on dL/d(cosines): s/N * exp(s*c - log sum).
         result.moments[ACTIVE] += tile.kernels.softmax_coefficients(cosines, loss.scale, log_shares, cut)
         if with_gradient:
-            cosines[tile.own] = (-loss.scale / batch) * pulls[tile.own[1]] * own_slopes
-            tile.add_gradients(result, cosines, unit)
+            cosines[tile.own] = own_coefficients[tile.own[1]]
+            tile.add_gradients(result, cosines)
     return result
 
 
@@ -88,7 +104,7 @@ class _Tiles:
     centers: Tensor | HostCenters
     selection: Selection
     tile_classes: int
-    batch: int
+    batch: TileBatch
     workspace: Workspace
 
     def __iter__(self) -> Iterator[Tile]:
@@ -96,20 +112,23 @@ class _Tiles:
 
 
 def _denominator(
-    transposed: Tensor, all_tiles: Iterable[Tile], loss: CombinedMargin, collectives: Collectives
+    unit: Tensor, all_tiles: Iterable[Tile], owned: Tensor, loss: CombinedMargin, collectives: Collectives
 ) -> _Denominator:
     # Finite, so that "no negative seen yet" minus itself is 0 and not NaN; no logit comes near it.
-    maxima = transposed.new_full((transposed.shape[1],), torch.finfo(transposed.dtype).min / 4)
-    sums = transposed.new_zeros(2, transposed.shape[1])  # of exp(z_j - maximum); z_y, from the one rank that owns it
+    maxima = unit.new_full((len(unit),), torch.finfo(unit.dtype).min / 4)
+    sums = unit.new_zeros(2, len(unit))  # of exp(z_j - maximum); z_y, from the one rank that owns it
+    own_cosines = torch.zeros_like(maxima)
     for tile in all_tiles:
-        cosines = tile.cosines(transposed)
-        sums[1].index_copy_(0, tile.own[1], loss.positive_logit(cosines[tile.own]))
+        cosines = tile.cosines()
+        own_cosines.index_copy_(0, tile.own[1], cosines[tile.own])
         _leave_out(cosines, tile, loss)
         tile.kernels.add_exponentials(cosines, loss.scale, maxima, sums[0])
+    own_cosines = own_cosines[owned]
+    sums[1].index_copy_(0, owned, loss.positive_logit(own_cosines))
     of_all = collectives.maximum(maxima)
     sums[0] *= torch.exp(maxima - of_all)
     sums = collectives.sum(sums)
-    return _Denominator(sums[0].log() + of_all, sums[1])
+    return _Denominator(sums[0].log() + of_all, sums[1], own_cosines)
 
 
 def _leave_out(cosines: Tensor, tile: Tile, loss: CombinedMargin) -> None:

@@ -36,6 +36,12 @@ class Rounding:
         """The key's lower and upper 32 bits."""
         return self.key & MASK, self.key >> 32
 
+    @property
+    def signed_halves(self) -> tuple[int, int]:
+        """The same bits as signed numbers: for larger ones, of another type, Triton compiles a program anew."""
+        low, high = (half - 2**32 if half >= 2**31 else half for half in self.halves)
+        return low, high
+
 
 def rounding_key(seed: int, step: int, purpose: int) -> int:
     """64 bits."""

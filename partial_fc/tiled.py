@@ -53,11 +53,12 @@ class TiledResult:
 class Tile:
     """Consecutive places [start, stop) of a selection.
 
-    unit: [T, D] unit centers; inverse: [T, 1] inverse norms. own: (places in the tile, samples), both [m], where a
-    sample meets its own center. weights: [T], or None for all 1: see :class:`Selection`. room: [T, N], for the
-    cosines. kernels: what does elementwise work on tiles.
+    batch: of the step. unit: [T, D] unit centers; inverse: [T, 1] inverse norms. own: (places in the tile, samples),
+    both [m], where a sample meets its own center. weights: [T], or None for all 1: see :class:`Selection`. room:
+    [T, N], for the cosines. kernels: what does elementwise work on tiles.
     """
 
+    batch: "TileBatch"
     start: int
     stop: int
     unit: Tensor
@@ -67,50 +68,81 @@ class Tile:
     room: Tensor
     kernels: ModuleType
 
-    def cosines(self, transposed: Tensor) -> Tensor:
-        """[T, N] with N unit embeddings, given as contiguous [D, N], in ``room``: valid until the next tile's.
+    def cosines(self) -> Tensor:
+        """[T, N] with the batch's embeddings, in ``room``: valid until the next tile's."""
+        return self.batch.cosines(self)
+
+    def add_gradients(self, result: TiledResult, coefficients: Tensor) -> None:
+        """Add this tile's part of both gradients; coefficients: [T, N] dL/d(cosines)."""
+        assert result.center_gradient is not None, "asked for without gradients"
+        self.batch.add_gradients(
+            self, coefficients, result.unit_gradient, result.center_gradient[self.start : self.stop]
+        )
+
+
+class TileBatch:
+    """A step's N unit embeddings [N, D], and the products of tiles with them, in their own type."""
+
+    def __init__(self, unit: Tensor) -> None:
+        self.unit = unit
+        self._transposed = unit.T.contiguous()
+
+    def room(self, workspace: Workspace, name: str, rows: int) -> Tensor:
+        """[rows, D] for unit centers, as :meth:`fill` writes them."""
+        return workspace.take(name, rows, self.unit.shape[1], dtype=self.unit.dtype)
+
+    def fill(
+        self, kernels: ModuleType, table: Tensor, rows: Tensor | None, start: int, unit: Tensor, inverse: Tensor
+    ) -> None:
+        """Unit centers and inverse norms of ``rows`` [T] of the table, or of those from ``start`` on."""
+        kernels.unit_rows(table, rows, start, NORM_FLOOR, unit, inverse)
+
+    def cosines(self, tile: Tile) -> Tensor:
+        """See :meth:`Tile.cosines`.
 
         Centers first, and no transposition left to the product: on a CPU it takes four fifths of the time.
         """
-        return torch.mm(self.unit, transposed, out=self.room)
+        return torch.mm(tile.unit, self._transposed, out=tile.room)
 
-    def add_gradients(self, result: TiledResult, coefficients: Tensor, unit: Tensor) -> None:
-        """Add this tile's part of both gradients; coefficients: [T, N] dL/d(cosines), unit: [N, D] embeddings."""
-        assert result.center_gradient is not None, "asked for without gradients"
-        result.unit_gradient.addmm_(coefficients.T, self.unit)
-        gradient = torch.mm(coefficients, unit, out=result.center_gradient[self.start : self.stop])
-        self.kernels.through_unit_rows(gradient, self.unit, self.inverse)
+    def add_gradients(self, tile: Tile, coefficients: Tensor, unit_gradient: Tensor, center_gradient: Tensor) -> None:
+        """Add to the embeddings' gradient [N, D], and write that of the tile's centers [T, D]."""
+        unit_gradient.addmm_(coefficients.T, tile.unit)
+        torch.mm(coefficients, self.unit, out=center_gradient)
+        tile.kernels.through_unit_rows(center_gradient, tile.unit, tile.inverse)
 
 
 def tiles(
-    centers: Tensor | HostCenters, selection: Selection, tile_classes: int, batch: int, workspace: Workspace
+    centers: Tensor | HostCenters, selection: Selection, tile_classes: int, batch: TileBatch, workspace: Workspace
 ) -> Iterator[Tile]:
-    """The centers that take part, ``tile_classes`` at a time; centers: [R, D], all of this rank's; batch: N.
+    """The centers that take part, ``tile_classes`` at a time; centers: [R, D], all of this rank's.
 
     A tile's unit rows are valid until the next tile, those of sampled centers until the next pass begins.
     """
-    table = centers.table if isinstance(centers, HostCenters) else centers
-    dim, dtype = table.shape[1], torch.float32 if table.dtype == torch.bfloat16 else table.dtype
-    sampled = None if selection.rows is None else workspace.take("sampled unit", selection.size, dim, dtype=dtype)
-    for start in range(0, selection.size, tile_classes):
+    sampled = None if selection.rows is None else batch.room(workspace, "sampled unit", selection.size)
+    starts = range(0, selection.size, tile_classes)
+    # Own pairs by tile, sorted once: asking every tile for its own would stop a GPU at each.
+    places, order = selection.places.sort(stable=True)
+    samples = selection.samples[order]
+    edges = torch.searchsorted(places, torch.tensor([*starts, selection.size], device=places.device)).tolist()
+    for number, start in enumerate(starts):
         stop = min(start + tile_classes, selection.size)
         if sampled is None or selection.rows is None:
-            rows, unit = None, workspace.take("tile unit", stop - start, dim, dtype=dtype)
+            rows, unit = None, batch.room(workspace, "tile unit", stop - start)
         else:
             rows, unit = selection.rows[start:stop], sampled[start:stop]
-        inverse = unit.new_empty(stop - start, 1)
+        inverse = batch.unit.new_empty(stop - start, 1)
         if isinstance(centers, HostCenters):
             brought = centers.bring(rows, start, stop - start)
             kernels = tile_kernels_for(brought)
-            kernels.unit_rows(brought, None, 0, NORM_FLOOR, unit, inverse)
+            batch.fill(kernels, brought, None, 0, unit, inverse)
         else:
             kernels = tile_kernels_for(centers)
-            kernels.unit_rows(centers, rows, start, NORM_FLOOR, unit, inverse)
-        here = (selection.places >= start) & (selection.places < stop)
-        own = (selection.places[here] - start, selection.samples[here])
+            batch.fill(kernels, centers, rows, start, unit, inverse)
+        first, last = edges[number], edges[number + 1]
+        own = (places[first:last] - start, samples[first:last])
         weights = None if selection.weights is None else selection.weights[start:stop]
-        cosines = workspace.take("tile cosines", stop - start, batch, dtype=dtype)
-        yield Tile(start, stop, unit, inverse, own, weights, cosines, kernels)
+        cosines = workspace.take("tile cosines", stop - start, len(batch.unit), dtype=batch.unit.dtype)
+        yield Tile(batch, start, stop, unit, inverse, own, weights, cosines, kernels)
 
 
 def normalize_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -132,20 +164,30 @@ def through_normalization(unit_gradient: Tensor, unit: Tensor, inverse: Tensor) 
 def angle_moments(cosines: Tensor, own: tuple[Tensor, Tensor], *, number: int) -> Tensor:
     """The first five ``moments`` of one tile and a 0: [6] float64, see :class:`TiledResult`; cosines: [T, N].
 
-    Negatives lie near pi/2: counted from there, float32 sums over a tile keep the digits of their spread. Of every
-    ``MEASURED_TILES`` tiles only the first (by ``number``) counts for the negatives: means over millions of pairs
-    do not need the angles of all.
+    Of every ``MEASURED_TILES`` tiles only the first (by ``number``) counts for the negatives: means over millions of
+    pairs do not need the angles of all.
     """
-    if number % MEASURED_TILES:
-        below = cosines[own].clamp(-1.0, 1.0).arcsin_()
-        moments = torch.zeros(6, dtype=torch.float64, device=cosines.device)
-        moments[0], moments[1] = below.sum(dtype=torch.float64), below.numel()
-        return moments
+    moments = positive_moments(cosines[own])
+    return moments if number % MEASURED_TILES else moments + negative_moments(cosines, own)
+
+
+def positive_moments(own_cosines: Tensor) -> Tensor:
+    """Those of positive pairs; own_cosines: [m]."""
+    below = own_cosines.clamp(-1.0, 1.0).arcsin_()
+    moments = torch.zeros(6, dtype=torch.float64, device=below.device)
+    moments[0], moments[1] = below.sum(dtype=torch.float64), below.numel()
+    return moments
+
+
+def negative_moments(cosines: Tensor, own: tuple[Tensor, Tensor]) -> Tensor:
+    """Those of negative pairs.
+
+    Negatives lie near pi/2: counted from there, float32 sums over a tile keep the digits of their spread.
+    """
     from_right_angle = cosines.clamp(-1.0, 1.0).arcsin_()
-    positive = from_right_angle[own]
     from_right_angle[own] = 0.0
-    total = from_right_angle.sum(dim=1).sum(dtype=torch.float64)
-    squares = torch.linalg.vector_norm(from_right_angle, dim=1).double().square_().sum()
-    counts = torch.tensor([positive.numel(), cosines.numel() - positive.numel(), 0], dtype=torch.float64)
-    positives, negatives, no_active = counts.to(cosines.device)
-    return torch.stack([positive.sum(dtype=torch.float64), positives, total, squares, negatives, no_active])
+    moments = torch.zeros(6, dtype=torch.float64, device=cosines.device)
+    moments[2] = from_right_angle.sum(dim=1).sum(dtype=torch.float64)
+    moments[3] = torch.linalg.vector_norm(from_right_angle, dim=1).double().square_().sum()
+    moments[4] = cosines.numel() - len(own[0])
+    return moments

@@ -24,11 +24,9 @@ def mixed(x):
 
 
 @triton.jit
-def store_row(weights, places, row, values, columns, inside, dim, key_low, key_high, first_class):
-    """Store a row; returns what is stored of it."""
-    at = weights + place_of(places, row) * dim + columns
-    if weights.dtype.element_ty == tl.bfloat16:
-        number = first_class + row
+def store_numbers(at, values, columns, inside, number, key_low, key_high):
+    """Store the row of the global class ``number`` at the pointers ``at``; returns what is stored of it."""
+    if at.dtype.element_ty == tl.bfloat16:
         low = (number & 0xFFFFFFFF).to(tl.uint32)
         high = (number >> 32).to(tl.uint32)
         start = mixed(mixed(key_low.to(tl.uint32) ^ low) ^ key_high.to(tl.uint32) ^ high)
@@ -42,3 +40,10 @@ def store_row(weights, places, row, values, columns, inside, dim, key_low, key_h
     else:  # noqa: RET505  # the other branch is not even compiled
         tl.store(at, values, mask=inside)
         return values
+
+
+@triton.jit
+def store_row(weights, places, row, values, columns, inside, dim, key_low, key_high, first_class):
+    """Store a row of the shard, wherever it lies; returns what is stored of it."""
+    at = weights + place_of(places, row) * dim + columns
+    return store_numbers(at, values, columns, inside, first_class + row, key_low, key_high)
