@@ -14,8 +14,9 @@ Compute memory, time, network and checkpoints of a run on other machines from it
 say what limits, how many identities fit, and which settings would do better. Nothing is trained and nothing written."""
 
 EPILOG = """\
-Of a GPU the figures are computed from its data sheet and from what one H100 was measured to reach of its own; on this
-machine's CPU they are measured first: pfc plan --calibrate --calibration FILE, then pfc plan --calibration FILE ...
+Of a GPU the figures are computed from its data sheet and from what one H100 was measured to reach of its own, or they
+are measured first, as on this machine's CPU: pfc plan --calibrate --calibration FILE, for its GPUs with --device h100
+(what they are), then pfc plan --calibration FILE ...
 --device-file is TOML: like = "h100", and any of memory_gib, bandwidth_gb_s, fp32_tflops, tf32_tflops, bf16_tflops,
 int8_tops, interconnect_gb_s, network_gb_s. trainer/plan/README.md has the formulas."""
 
@@ -109,12 +110,19 @@ def run(args: argparse.Namespace) -> int:
 
 def _calibrate(args: argparse.Namespace) -> int:
     from trainer.plan.calibration import calibrate
+    from trainer.plan.gpu_calibration import calibrate_gpus
     from trainer.plan.local_ranks import terminated_as_interrupted
 
     if args.calibration is None:
         raise ConfigError("--calibrate: say where the figures go: --calibration FILE")
+    on_gpu = args.device not in (None, "cpu")
+    if on_gpu and args.processor_time:
+        raise ConfigError("--processor-time: a GPU's time is not the processor's; leave it out")
     with terminated_as_interrupted():
-        found = calibrate(args.calibration, len(os.sched_getaffinity(0)), processor_time=args.processor_time)
+        if on_gpu:
+            found = calibrate_gpus(args.calibration, args.device)
+        else:
+            found = calibrate(args.calibration, len(os.sched_getaffinity(0)), processor_time=args.processor_time)
     if args.json:
         print(json.dumps({str(ranks): rates.to_dict() for ranks, rates in found.items()}, indent=2))
     else:

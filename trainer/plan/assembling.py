@@ -8,6 +8,7 @@ from trainer.config import Config, config_from, load_config
 from trainer.errors import ConfigError
 from trainer.plan.calibration import for_ranks, read_calibration
 from trainer.plan.devices import GIB, NUMBERS, device_named, read_device, with_values
+from trainer.plan.gpu_calibration import MeasuredGpu, measured_gpu
 from trainer.plan.planning import Machine, require_possible
 from trainer.plan.problem import Problem
 from trainer.plan.rates import rates_of
@@ -40,9 +41,12 @@ def machine_of(args: argparse.Namespace) -> Machine:
     """The device of the options. Raises ConfigError for unknown ones and impossible numbers."""
     if args.device is not None and args.device_file is not None:
         raise ConfigError("--device and --device-file both name the device: leave one out")
+    gpu = None if args.calibration is None else measured_gpu(args.calibration)
+    if gpu is not None:
+        return _measured_gpu(args, gpu)
     calibrated = args.calibration is not None
     if calibrated and (args.device not in (None, "cpu") or args.device_file is not None):
-        raise ConfigError("--calibration is of this machine's CPU: leave --device out, or --device cpu")
+        raise ConfigError(f"--calibration {args.calibration} is of a CPU: leave --device out, or --device cpu")
     if args.device_file is not None:
         device = read_device(args.device_file)
     else:
@@ -60,6 +64,20 @@ def machine_of(args: argparse.Namespace) -> Machine:
         return Machine("this machine", memory / here, True, rates)
     device = with_values(device, given, "--")
     return Machine(device.name, device.memory, device.is_cpu, rates_of(device))
+
+
+def _measured_gpu(args: argparse.Namespace, gpu: MeasuredGpu) -> Machine:
+    if args.device not in (None, gpu.sheet) or args.device_file is not None:
+        raise ConfigError(f"--calibration {args.calibration} is of {gpu.sheet}: leave --device and --device-file out")
+    unread = next((name for name in NUMBERS if name != "memory" and getattr(args, name) is not None), None)
+    if unread is not None:
+        raise ConfigError(f"--{unread} has no effect with --calibration, which has measured it: leave one out")
+    ranks = _ranks(args, on_cpu=False)
+    rates = for_ranks(read_calibration(args.calibration), min(ranks, args.ranks_per_node))
+    if args.memory is not None:
+        with_values(device_named(gpu.sheet), {"memory": args.memory}, "--")
+    memory = gpu.memory if args.memory is None else args.memory * GIB
+    return Machine(f"{gpu.sheet}, as measured", memory, False, rates)
 
 
 def problem_of(args: argparse.Namespace, *, on_cpu: bool) -> Problem:

@@ -25,8 +25,7 @@ def calibrate(path: Path, cores: int, *, processor_time: bool = False) -> Calibr
 
     Raises ConfigError where it cannot be measured or written.
     """
-    if not path.absolute().parent.is_dir() or path.is_dir():
-        raise ConfigError(f"--calibration {path}: cannot be written there; name a file in a folder that exists")
+    require_writable(path)
     from trainer.plan.heap import with_heap  # brings what only trainings need
 
     found: Calibration = {}
@@ -46,8 +45,14 @@ def calibrate(path: Path, cores: int, *, processor_time: bool = False) -> Calibr
     return found
 
 
-def read_calibration(path: Path) -> Calibration:
-    """Raises ConfigError, one line, for anything but such a file."""
+def require_writable(path: Path) -> None:
+    """Raises ConfigError where no calibration can be written."""
+    if not path.absolute().parent.is_dir() or path.is_dir():
+        raise ConfigError(f"--calibration {path}: cannot be written there; name a file in a folder that exists")
+
+
+def calibration_values(path: Path) -> dict[str, Any]:
+    """What the file holds, ``layouts`` by numbers of ranks. Raises ConfigError, one line, where it is none."""
     where = f"--calibration {path}"
     try:
         values: Any = json.loads(path.read_text(encoding="utf-8"))
@@ -60,7 +65,13 @@ def read_calibration(path: Path) -> Calibration:
     layouts = values["layouts"]
     if not layouts or not all(key.isdecimal() and int(key) > 0 for key in layouts):
         raise ConfigError(f"{where}: its layouts are not numbers of ranks; measure again with pfc plan --calibrate")
-    return {int(key): Rates.from_dict(rates, where) for key, rates in layouts.items()}
+    return values
+
+
+def read_calibration(path: Path) -> Calibration:
+    """Raises ConfigError, one line, for anything but such a file."""
+    layouts = calibration_values(path)["layouts"]
+    return {int(key): Rates.from_dict(rates, f"--calibration {path}") for key, rates in layouts.items()}
 
 
 def for_ranks(calibration: Calibration, ranks: int) -> Rates:
