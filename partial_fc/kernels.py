@@ -8,7 +8,15 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from partial_fc import kernels_native, kernels_torch, native_library, tile_kernels_native, tile_kernels_torch
+from partial_fc import (
+    kernels_native,
+    kernels_torch,
+    native_library,
+    sample_kernels_native,
+    sample_kernels_torch,
+    tile_kernels_native,
+    tile_kernels_torch,
+)
 
 
 def kernels_for(device: torch.device) -> ModuleType:
@@ -33,3 +41,8 @@ def tile_kernels_for(table: Tensor, *tensors: Tensor) -> ModuleType:
     plain = plain and all(each.is_contiguous() for each in (table, *tensors))
     compiled = plain and table.device.type == "cpu" and native_library.available()
     return tile_kernels_native if compiled else tile_kernels_torch
+
+
+def sample_kernels_for(*tensors: Tensor) -> ModuleType:
+    """The module whose functions work on a batch and a sample of unit rows: compiled ones, on plain float32 memory."""
+    return sample_kernels_native if tile_kernels_for(*tensors) is tile_kernels_native else sample_kernels_torch

@@ -4,7 +4,7 @@ One name for what lies in files of one idea each: rows, pairs, coefficients.
 """
 
 from partial_fc.coefficient_kernels_torch import OWN_PAIR, dense_coefficients, sample_levels
-from partial_fc.pair_kernels_torch import candidate_rows, exact_cosines, gradient_blocks, score_tile, tile_rows
+from partial_fc.pair_kernels_torch import candidate_rows, exact_cosines, fixed, gradient_blocks, score_tile, tile_rows
 from partial_fc.row_kernels_torch import (
     LARGEST_CODE,
     MUCH_UNREST,
@@ -27,6 +27,7 @@ __all__ = [
     "dense_coefficients",
     "encode_rows",
     "exact_cosines",
+    "fixed",
     "gather_unit",
     "gradient_blocks",
     "sample_levels",

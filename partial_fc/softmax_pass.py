@@ -58,27 +58,55 @@ def softmax_over_tiles(
     transposed = unit.T.contiguous()
     denominator = _denominator(transposed, both_passes, loss, collectives)
     batch = unit.shape[0]
-    result = TiledResult.zeros(unit, selection, with_gradient=with_gradient)
+    result = TiledResult.zeros(unit, centers, selection, with_gradient=with_gradient)
     # Each sample's loss is added up by the rank that owns its center.
     owned = selection.samples
     own_logits = denominator.positive[owned].double()
     surplus = softplus(denominator.negatives[owned].double() - own_logits)
     result.intra -= own_logits.sum() / batch
     result.inter += (own_logits + surplus).sum() / batch
-    log_shares = math.log(loss.scale / batch) - denominator.all_classes
-    cut = loss.scale / batch * 2.0**-CUT_HALVINGS
-    pulls = torch.sigmoid(denominator.negatives - denominator.positive)  # 1 - p_y
+    terms = _Terms(
+        transposed,
+        loss,
+        math.log(loss.scale / batch) - denominator.all_classes,
+        torch.sigmoid(denominator.negatives - denominator.positive),
+    )
+    result.coefficients = terms.coefficients
     for number, tile in enumerate(both_passes):
         cosines = tile.cosines(transposed)
-        own_slopes = loss.positive_slope(cosines[tile.own])
         result.moments += angle_moments(cosines, tile.own, number=number)
-        _leave_out(cosines, tile, loss)
-        # From here on dL/d(cosines): s/N * exp(s*c - log sum).
-        result.moments[ACTIVE] += tile.kernels.softmax_coefficients(cosines, loss.scale, log_shares, cut)
+        result.moments[ACTIVE] += terms.derive(tile, cosines)
         if with_gradient:
-            cosines[tile.own] = (-loss.scale / batch) * pulls[tile.own[1]] * own_slopes
             tile.add_gradients(result, cosines, unit)
     return result
+
+
+@dataclass(frozen=True)
+class _Terms:
+    """What a tile's gradient is made of. transposed: [D, N] unit embeddings. log_shares: [N], log(s/N) - log sum.
+    pulls: [N], 1 - p_y.
+    """
+
+    transposed: Tensor
+    loss: CombinedMargin
+    log_shares: Tensor
+    pulls: Tensor
+
+    def derive(self, tile: Tile, cosines: Tensor) -> Tensor | int:
+        """Turn cosines [T, N] into dL/d(cosines) in place, s/N * exp(s*c - log sum); returns how many are active."""
+        loss, share = self.loss, self.loss.scale / len(self.pulls)
+        own_slopes = loss.positive_slope(cosines[tile.own])
+        _leave_out(cosines, tile, loss)
+        cut = share * 2.0**-CUT_HALVINGS
+        active: Tensor | int = tile.kernels.softmax_coefficients(cosines, loss.scale, self.log_shares, cut)
+        cosines[tile.own] = -share * self.pulls[tile.own[1]] * own_slopes
+        return active
+
+    def coefficients(self, tile: Tile) -> Tensor:
+        """dL/d(cosines) [T, N] from the tile alone."""
+        cosines = tile.cosines(self.transposed)
+        self.derive(tile, cosines)
+        return cosines
 
 
 @dataclass(frozen=True)

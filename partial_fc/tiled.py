@@ -4,7 +4,7 @@ Shape letters: N global batch, M samples whose own center lives here, S rows of 
 T rows of one tile, D embedding size.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from partial_fc.host_centers import HostCenters
 from partial_fc.kernels import tile_kernels_for
+from partial_fc.products import add_product, product
 from partial_fc.selection import Selection
 from partial_fc.workspace import Workspace
 
@@ -29,6 +30,7 @@ class TiledResult:
     intra, inter: mean-over-batch loss parts, float64 scalars. unit_gradient: [N, D] dL/d(unit embeddings).
     center_gradient: [S, D] dL/d(centers that took part), or None. moments: [6] float64, with q = pi/2 - theta: sum of
     positive q, number of positives, sum of negative q, sum of its squares, number of negatives and of active ones.
+    coefficients: for where there is no room for center_gradient: dL/d(cosines) [T, N] of a tile, computed again.
     """
 
     intra: Tensor
@@ -36,15 +38,20 @@ class TiledResult:
     unit_gradient: Tensor
     center_gradient: Tensor | None
     moments: Tensor
+    coefficients: "Callable[[Tile], Tensor] | None" = None
 
     @classmethod
-    def zeros(cls, unit: Tensor, selection: Selection, *, with_gradient: bool) -> "TiledResult":
+    def zeros(
+        cls, unit: Tensor, centers: "Tensor | HostCenters", selection: Selection, *, with_gradient: bool
+    ) -> "TiledResult":
         """Nothing summed yet. The scalars are float64: over 1e8 pairs a float32 sum loses digits that curves show."""
+        # All rows of centers in host memory: a gradient of all has no more room on the device than they have.
+        has_room = selection.rows is not None or not isinstance(centers, HostCenters)
         return cls(
             intra=torch.zeros((), dtype=torch.float64, device=unit.device),
             inter=torch.zeros((), dtype=torch.float64, device=unit.device),
             unit_gradient=torch.zeros_like(unit),
-            center_gradient=unit.new_empty(selection.size, unit.shape[1]) if with_gradient else None,
+            center_gradient=unit.new_empty(selection.size, unit.shape[1]) if with_gradient and has_room else None,
             moments=torch.zeros(6, dtype=torch.float64, device=unit.device),
         )
 
@@ -72,14 +79,19 @@ class Tile:
 
         Centers first, and no transposition left to the product: on a CPU it takes four fifths of the time.
         """
-        return torch.mm(self.unit, transposed, out=self.room)
+        return product(self.unit, transposed, self.room)
 
     def add_gradients(self, result: TiledResult, coefficients: Tensor, unit: Tensor) -> None:
         """Add this tile's part of both gradients; coefficients: [T, N] dL/d(cosines), unit: [N, D] embeddings."""
-        assert result.center_gradient is not None, "asked for without gradients"
-        result.unit_gradient.addmm_(coefficients.T, self.unit)
-        gradient = torch.mm(coefficients, unit, out=result.center_gradient[self.start : self.stop])
+        add_product(result.unit_gradient, coefficients.T, self.unit)
+        if result.center_gradient is not None:
+            self.center_gradient(coefficients, unit, result.center_gradient[self.start : self.stop])
+
+    def center_gradient(self, coefficients: Tensor, unit: Tensor, out: Tensor) -> Tensor:
+        """dL/dcenters of the tile, into ``out`` [T, D]."""
+        gradient = product(coefficients, unit, out)
         self.kernels.through_unit_rows(gradient, self.unit, self.inverse)
+        return gradient
 
 
 def tiles(
@@ -89,28 +101,34 @@ def tiles(
 
     A tile's unit rows are valid until the next tile, those of sampled centers until the next pass begins.
     """
+    for start in range(0, selection.size, tile_classes):
+        yield tile_at(centers, selection, start, min(start + tile_classes, selection.size), batch, workspace)
+
+
+def tile_at(
+    centers: Tensor | HostCenters, selection: Selection, start: int, stop: int, batch: int, workspace: Workspace
+) -> Tile:
+    """One of :func:`tiles`."""
     table = centers.table if isinstance(centers, HostCenters) else centers
     dim, dtype = table.shape[1], torch.float32 if table.dtype == torch.bfloat16 else table.dtype
-    sampled = None if selection.rows is None else workspace.take("sampled unit", selection.size, dim, dtype=dtype)
-    for start in range(0, selection.size, tile_classes):
-        stop = min(start + tile_classes, selection.size)
-        if sampled is None or selection.rows is None:
-            rows, unit = None, workspace.take("tile unit", stop - start, dim, dtype=dtype)
-        else:
-            rows, unit = selection.rows[start:stop], sampled[start:stop]
-        inverse = unit.new_empty(stop - start, 1)
-        if isinstance(centers, HostCenters):
-            brought = centers.bring(rows, start, stop - start)
-            kernels = tile_kernels_for(brought)
-            kernels.unit_rows(brought, None, 0, NORM_FLOOR, unit, inverse)
-        else:
-            kernels = tile_kernels_for(centers)
-            kernels.unit_rows(centers, rows, start, NORM_FLOOR, unit, inverse)
-        here = (selection.places >= start) & (selection.places < stop)
-        own = (selection.places[here] - start, selection.samples[here])
-        weights = None if selection.weights is None else selection.weights[start:stop]
-        cosines = workspace.take("tile cosines", stop - start, batch, dtype=dtype)
-        yield Tile(start, stop, unit, inverse, own, weights, cosines, kernels)
+    if selection.rows is None:
+        rows, unit = None, workspace.take("tile unit", stop - start, dim, dtype=dtype)
+    else:
+        rows = selection.rows[start:stop]
+        unit = workspace.take("sampled unit", selection.size, dim, dtype=dtype)[start:stop]
+    inverse = unit.new_empty(stop - start, 1)
+    if isinstance(centers, HostCenters):
+        brought = centers.bring(rows, start, stop - start)
+        kernels = tile_kernels_for(brought)
+        kernels.unit_rows(brought, None, 0, NORM_FLOOR, unit, inverse)
+    else:
+        kernels = tile_kernels_for(centers)
+        kernels.unit_rows(centers, rows, start, NORM_FLOOR, unit, inverse)
+    here = (selection.places >= start) & (selection.places < stop)
+    own = (selection.places[here] - start, selection.samples[here])
+    weights = None if selection.weights is None else selection.weights[start:stop]
+    cosines = workspace.take("tile cosines", stop - start, batch, dtype=dtype)
+    return Tile(start, stop, unit, inverse, own, weights, cosines, kernels)
 
 
 def normalize_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
