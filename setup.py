@@ -7,8 +7,8 @@ import platform
 
 from setuptools import Extension, setup
 
-SOURCES = [f"partial_fc/native/{name}.cpp" for name in ("rows", "scores", "tiles")]
-HEADERS = [f"partial_fc/native/{name}.h" for name in ("mathematics", "half", "rows")]
+SOURCES = [f"partial_fc/native/{name}.cpp" for name in ("rows", "scores", "sample", "tiles")]
+HEADERS = [f"partial_fc/native/{name}.h" for name in ("mathematics", "half", "loss", "rows")]
 # Vectorised square roots and branches need the two -fno; sums are reordered only where the source says so.
 FLAGS = ["-O3", "-std=c++17", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
 LEVELS = {"base": []}

@@ -31,6 +31,7 @@ class CenterRows(CenterTable):
         super().__init__(table, first_class=first_class, seed=seed, device=device)
         self.shared = SharedMotion()
         self.slots = MomentumSlots(self.tables)
+        self._shown: Tensor | None = None
 
     def begin_step(self, lr: float, momentum_factor: float, weight_decay: float) -> bool:
         """Take the shared part of a step. False, with nothing done, when it must be taken on dense rows."""
@@ -167,7 +168,9 @@ class CenterRows(CenterTable):
         """Show the kernels the shared numbers."""
         tables = self.tables
         tables.travel = self.shared.ages.float().to(self.device)
-        tables.decay = self.shared.decay.float().to(self.device)
+        if self._shown is not self.shared.decay:
+            self._shown = self.shared.decay
+            tables.decay = self._shown.float().to(self.device)
         tables.norm_floor = NORM_FLOOR / self.shared.scale
 
     def _need_momentum(self, rows: Tensor) -> None:

@@ -19,6 +19,7 @@ from partial_fc.kernels import tile_kernels_for
 from partial_fc.motion_state import load_motion, motion_state
 from partial_fc.row_gradient import RowGradient
 from partial_fc.stochastic_rounding import UPDATE, Rounding, rounding_key
+from partial_fc.tiled_gradient import TiledGradient
 
 TILE_ROWS, TILE_ROWS_ON_GPU = 4096, 65536  # where launching costs more than memory
 
@@ -111,17 +112,21 @@ class CenterSGD(torch.optim.Optimizer):
         if self.head.rows is not None and motion is not None:
             load_motion(self.head.rows, self.head.class_shard, [motion])
 
-    def _update(self, gradient: RowGradient, group: dict[str, Any]) -> None:
+    def _update(self, gradient: RowGradient | TiledGradient, group: dict[str, Any]) -> None:
         head = self.head
         weights = head.stored_centers
         buffer = self._momentum_buffer() if group["momentum"] != 0 else None
-        values = gradient.values.contiguous()
-        rounding = Rounding(rounding_key(head.seed, head.steps_taken, UPDATE), head.class_shard.start)
-        kernels = tile_kernels_for(weights, values, *([] if buffer is None else [buffer]))
         step = float(group["lr"]), group["momentum"], group["weight_decay"]
-        tile = TILE_ROWS if values.device.type == "cpu" else TILE_ROWS_ON_GPU
-        for start in range(0, len(values), tile):
-            stop = start + tile
+        rounding = Rounding(rounding_key(head.seed, head.steps_taken, UPDATE), head.class_shard.start)
+        if isinstance(gradient, TiledGradient):
+            for start, tile in gradient.tiles():
+                self._update_in_host_memory(buffer, None, start, tile, step, rounding)
+            return
+        values = gradient.values.contiguous()
+        kernels = tile_kernels_for(weights, values, *([] if buffer is None else [buffer]))
+        at_once = TILE_ROWS if values.device.type == "cpu" else TILE_ROWS_ON_GPU
+        for start in range(0, len(values), at_once):
+            stop = start + at_once
             rows = None if gradient.rows is None else gradient.rows[start:stop]
             if head.in_host_memory:
                 self._update_in_host_memory(buffer, rows, start, values[start:stop], step, rounding)

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from partial_fc.kernels import kernels_for
+from partial_fc.pages import prefer_huge_pages
 from partial_fc.row_tables import RowTables
 from partial_fc.staged_rows import MOST_STAGED, StagedRows
 from partial_fc.stochastic_rounding import Rounding, rounding_key
 from partial_fc.stored_rows import store_rows
 from partial_fc.tiled import NORM_FLOOR
 
-CALM = 0.004  # rad: rows that will move by less stay where they are between touches
+CALM = 0.016  # rad: rows that will move by less stay where they are between touches
 
 
 class CenterTable:
@@ -71,7 +72,8 @@ class CenterTable:
         if tables.codes is not None:
             return
         if self._codes is None:
-            self._codes = torch.zeros(len(self), tables.code_width, dtype=torch.int8, device=self.device)
+            codes = torch.empty(len(self), tables.code_width, dtype=torch.int8, device=self.device)
+            self._codes = prefer_huge_pages(codes).zero_()
         tables.codes = self._codes
         for start, count in self.ranges_in_reach(0, len(self)):
             self.kernels.encode_rows(tables, start, count)

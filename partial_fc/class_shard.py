@@ -56,7 +56,7 @@ def check_identities(identities: Tensor, num_classes: int) -> None:
             "float labels cannot hold ids above 16,777,216"
         )
     if identities.numel():
-        low, high = int(identities.min()), int(identities.max())
+        low, high = torch.stack(torch.aminmax(identities)).tolist()  # a GPU is asked once
         if low < 0 or high >= num_classes:
             raise ValueError(
                 f"identity {low if low < 0 else high} is outside [0, {num_classes}): "

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from partial_fc.kernels_torch import LARGEST_CODE, ROUNDING_SLACK
+from partial_fc.kernels import sample_kernels_for
 
 BATCH_ALIGNMENT = 16  # int8 products on GPUs want it
 
@@ -24,13 +24,8 @@ class CodedBatch:
     @classmethod
     def of(cls, unit: Tensor, code_width: int) -> "CodedBatch":
         """Code unit embeddings [N, D]; a zero row gives codes 0."""
-        batch, dim = unit.shape
-        padded = -(-batch // BATCH_ALIGNMENT) * BATCH_ALIGNMENT
-        scales = unit.new_zeros(padded)
-        scales[:batch] = unit.abs().amax(dim=1) / LARGEST_CODE
-        rounded = torch.where(scales[:batch, None] > 0.0, unit / scales[:batch, None], 0.0).round()
-        residuals = unit.new_full((padded,), -4.0)  # padding reaches no threshold: |cos| <= 1, slack <= 1
-        residuals[:batch] = (unit - scales[:batch, None] * rounded).norm(dim=1) * 1.00001 + ROUNDING_SLACK
-        codes = torch.zeros(padded, code_width, dtype=torch.int8, device=unit.device)
-        codes[:batch, :dim] = rounded.to(torch.int8)
+        padded = -(-len(unit) // BATCH_ALIGNMENT) * BATCH_ALIGNMENT
+        codes = torch.empty(padded, code_width, dtype=torch.int8, device=unit.device)
+        scales, residuals = unit.new_empty(2, padded)
+        sample_kernels_for(unit).code_batch(unit, codes, scales, residuals)
         return cls(codes.T, scales, residuals)

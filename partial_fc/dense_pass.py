@@ -10,6 +10,7 @@ import torch
 from partial_fc.center_rows import CenterRows
 from partial_fc.full_batch import FullBatch
 from partial_fc.full_gradient import DensePart, FullGradient
+from partial_fc.products import add_product, product
 from partial_fc.scored_step import ScoredStep
 from partial_fc.sface import SFace
 from partial_fc.tiled import CUT_HALVINGS
@@ -38,10 +39,10 @@ def dense_pass(
         cosines = None if kept is None else kept.of(start, size)
         if cosines is None:
             cosines = head.workspace.take("tile cosines", size, count)
-        torch.mm(unit, batch.transposed, out=cosines)
+        product(unit, batch.transposed, cosines)
         rows.kernels.dense_coefficients(cosines, batch.own_in(start, size), loss, cut, sums)
         if with_gradient:
-            unit_gradient.addmm_(cosines.T, unit)
+            add_product(unit_gradient, cosines.T, unit)
     inter, intra, active, own_angles, angles, squares, own_count = sums
     return ScoredStep(
         intra / count,

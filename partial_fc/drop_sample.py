@@ -11,8 +11,10 @@ from torch import Tensor
 
 from partial_fc.center_rows import CenterRows
 from partial_fc.class_shard import ClassShard
+from partial_fc.coefficient_kernels_torch import OWN_PAIR
 from partial_fc.full_batch import FullBatch
-from partial_fc.kernels_torch import OWN_PAIR
+from partial_fc.kernels import sample_kernels_for
+from partial_fc.products import product
 from partial_fc.sface import SFace
 from partial_fc.workspace import Workspace
 
@@ -96,7 +98,7 @@ def measure_drop(
     count, (batch, dim) = len(sampled), unit.shape
     centers, center_inverse = workspace.take("sampled", count, dim), workspace.take("sampled inverse", count)
     rows.unit_rows(sampled, 0, centers, center_inverse)
-    cosines = torch.mm(centers, whole.transposed, out=workspace.take("sampled cosines", count, batch))
+    cosines = product(centers, whole.transposed, workspace.take("sampled cosines", count, batch))
     if count:
         place = torch.searchsorted(sampled, own[0]).clamp_max_(count - 1)
         # Not chosen by a mask: whoever asks a GPU how many there are waits for it.
@@ -104,42 +106,19 @@ def measure_drop(
         cosines[place, own[1]] = chosen
     levels = torch.zeros(LEVELS, 4, dtype=torch.float64, device=unit.device)
     sums = torch.zeros(3, dtype=torch.float64, device=unit.device)
-    weights, sample_weights = center_inverse / rows.shared.scale, inverse.squeeze(1).contiguous()
+    weights, sample_weights = center_inverse / rows.shared.scale, inverse.squeeze(1)
     cut = level_cut(level, loss.scale)
     rows.kernels.sample_levels(cosines, weights, sample_weights, loss, cut, levels, sums)
     dropped = cosines  # [S, N] coefficients now
-    squares = weights.double().square(), sample_weights.double().square()
-    push = torch.mm(dropped.T, centers, out=workspace.take("sampled push", batch, dim))
-    radial = torch.linalg.vecdot(push, unit).double()
-    below = levels[level:].sum(dim=0)
-    coherent = torch.dot(squares[1], _squared_norms(push, 1) - radial.square()) - below[2]
-    mass = torch.dot(squares[1], dropped.sum(dim=0, dtype=torch.float64).square() - _squared_norms(dropped, 0))
-    weighted = dropped * sample_weights
-    gram = _squared_norms(torch.mm(weighted.T, weighted), None)
-    chance = 2.0 * (gram - _squared_norms(weighted, 1).square().sum()).clamp_min(0.0)
-    pull = torch.mm(dropped, unit, out=workspace.take("sampled pull", count, dim))
-    tangential = _squared_norms(pull, 1) - torch.linalg.vecdot(pull, centers).double().square()
-    return torch.cat(
-        [
-            levels.flatten(),
-            sums,
-            torch.stack([coherent, mass, chance, radial.sum(), torch.dot(squares[0], tangential.clamp_min(0.0))]),
-            _own_force(rows, own, unit, squares[1], loss),
-            torch.stack([squares[1].new_tensor(count), count * squares[1].mean()]),
-        ]
-    )
-
-
-def _squared_norms(tensor: Tensor, dim: int | None) -> Tensor:
-    """Sums of squares along ``dim``, or of all, in float64 without a copy in it."""
-    norms: Tensor = torch.linalg.vector_norm(tensor, dim=dim, dtype=torch.float64)
-    return norms.square()
-
-
-def _own_force(rows: CenterRows, own: tuple[Tensor, Tensor], unit: Tensor, squares: Tensor, loss: SFace) -> Tensor:
-    """[2]: coefficient^2 sin^2 of own pairs over |x|^2 and over |w|^2."""
-    centers, inverse = unit.new_empty(len(own[0]), unit.shape[1]), unit.new_empty(len(own[0]))
-    rows.unit_rows(own[0], 0, centers, inverse)
-    cosines = torch.linalg.vecdot(centers, unit[own[1]])
-    force = loss.positive_coefficient(cosines).double() ** 2 * (1.0 - cosines.double() ** 2).clamp_min(0.0)
-    return torch.stack([(force * squares[own[1]]).sum(), (force * (inverse.double() / rows.shared.scale) ** 2).sum()])
+    push = product(dropped.T, centers, workspace.take("sampled push", batch, dim))
+    gram = product(dropped.T, dropped, workspace.take("sampled gram", batch, batch))
+    pull = product(dropped, unit, workspace.take("sampled pull", count, dim))
+    kernels = sample_kernels_for(unit)
+    below = levels[level:, 2].sum()
+    forces = kernels.drop_forces(dropped, push, gram, pull, centers, unit, weights, sample_weights, below)
+    own_centers = workspace.take("own centers", len(own[0]), dim)
+    own_inverse = workspace.take("own inverse", len(own[0]))
+    rows.unit_rows(own[0], 0, own_centers, own_inverse)
+    own_forces = kernels.own_forces(own_centers, own_inverse / rows.shared.scale, own[1], unit, sample_weights, loss)
+    sizes = torch.stack([levels.new_tensor(count), count * sample_weights.double().square().mean()])
+    return torch.cat([levels.flatten(), sums, forces, own_forces, sizes])

@@ -13,6 +13,7 @@ from partial_fc.center_rows import CenterRows
 from partial_fc.full_batch import FullBatch
 from partial_fc.kept_coefficients import KeptCoefficients
 from partial_fc.pairs import Pairs
+from partial_fc.products import add_product, product
 from partial_fc.sface import SFace
 from partial_fc.workspace import Workspace
 
@@ -105,16 +106,16 @@ class FullGradient:
                 continue
             kept = None if part.kept is None else part.kept.of(start, count)
             if kept is not None:
-                sums.addmm_(kept, part.batch.unit, alpha=part.factor)
+                add_product(sums, kept, part.batch.unit, part.factor)
                 continue
             if unit is None:
                 unit = self.workspace.take("tile unit", count, dim)
                 self.rows.unit_rows(None, start, unit, self.workspace.take("tile inverse", count))
             embeddings = part.batch.unit
             cosines = self.workspace.take("tile cosines", count, len(embeddings))
-            torch.mm(unit, part.batch.transposed, out=cosines)
+            product(unit, part.batch.transposed, cosines)
             self.rows.kernels.dense_coefficients(cosines, part.batch.own_in(start, count), part.loss, 0.0, None)
-            sums.addmm_(cosines, embeddings, alpha=part.factor)
+            add_product(sums, cosines, embeddings, part.factor)
         return sums
 
 

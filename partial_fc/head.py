@@ -17,6 +17,7 @@ from partial_fc.margins import CombinedMargin
 from partial_fc.row_gradient import RowGradient
 from partial_fc.sface import SFace
 from partial_fc.stats import HeadStats
+from partial_fc.tiled_gradient import TiledGradient
 from partial_fc.tolerance import ToleranceControl
 
 TILE_CLASSES, TILE_CLASSES_ON_GPU = 4096, 65536  # what a core's cache holds; where launching costs more than memory
@@ -108,7 +109,7 @@ class PartialFC(CenterModule):
         self.sample_rate = sample_rate
         self.tile_classes = tile_classes
         self.collectives = collectives
-        self.row_gradient: RowGradient | FullGradient | None = None
+        self.row_gradient: RowGradient | FullGradient | TiledGradient | None = None
         self.stats: HeadStats | None = None
 
     def forward(self, embeddings: Tensor, identities: Tensor) -> Tensor:
@@ -128,9 +129,11 @@ class PartialFC(CenterModule):
             loss: Tensor = HeadStep.apply(embeddings.float(), self.stored_centers, identities, self)  # type: ignore[no-untyped-call]
         return loss
 
-    def add_gradient(self, gradient: RowGradient | FullGradient) -> None:
+    def add_gradient(self, gradient: RowGradient | FullGradient | TiledGradient) -> None:
         """Add one micro-batch's gradient to ``row_gradient``, which takes over its buffers."""
         pending = self.row_gradient
+        if isinstance(pending, RowGradient) and isinstance(gradient, TiledGradient):  # one of a sample, one of all
+            gradient = RowGradient(None, gradient.dense(len(self.class_shard)))
         self.row_gradient = gradient if pending is None else pending.plus(gradient, len(self.class_shard))  # type: ignore[arg-type]  # a head has one kind
 
     def center_gradient(self) -> Tensor | None:

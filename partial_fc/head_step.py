@@ -16,7 +16,9 @@ from partial_fc.selection import select_all, select_sample
 from partial_fc.sface import SFace
 from partial_fc.sface_pass import sface_over_tiles
 from partial_fc.softmax_pass import softmax_over_tiles
-from partial_fc.tiled import CUT_HALVINGS, normalize_rows, through_normalization
+from partial_fc.tile_batches import tile_batch
+from partial_fc.tiled import CUT_HALVINGS, OwnPairs, normalize_rows, through_normalization
+from partial_fc.tiled_gradient import TiledGradient, TiledPart
 
 if TYPE_CHECKING:
     from partial_fc.head import PartialFC
@@ -79,40 +81,41 @@ def _sampled_step(
     head: "PartialFC", unit: Tensor, stored: Tensor, identities: Tensor, *, with_gradient: bool
 ) -> ScoredStep:
     """A margin softmax, or SFace over a sample of the centers."""
-    centers = HostCenters(stored, head.workspace) if head.in_host_memory else stored
+    centers = HostCenters(stored.detach(), head.workspace) if head.in_host_memory else stored
     if head.sample_rate == 1.0 or not head.training:
         selection = select_all(head.class_shard, identities)
     else:
         selection = select_sample(
             head.class_shard, identities, sample_rate=head.sample_rate, seed=head.seed, step=head.steps_taken
         )
-    size = head.tile_classes
+    batch, own = tile_batch(unit, head.workspace), OwnPairs.of(selection, head.tile_classes)
     if isinstance(head.loss, SFace):
         part = sface_over_tiles(
-            unit,
-            centers,
-            selection,
-            head.loss,
-            tile_classes=size,
-            with_gradient=with_gradient,
-            workspace=head.workspace,
+            batch, centers, selection, own, head.loss, with_gradient=with_gradient, workspace=head.workspace
         )
     else:
         part = softmax_over_tiles(
-            unit,
+            batch,
             centers,
             selection,
+            own,
             head.loss,
             head.collectives,
-            tile_classes=size,
             with_gradient=with_gradient,
             workspace=head.workspace,
         )
+    gradient: RowGradient | TiledGradient | None = None
+    if part.center_gradient is not None:
+        gradient = RowGradient(selection.rows, part.center_gradient)
+    elif with_gradient and isinstance(centers, HostCenters):
+        assert part.coefficients is not None, "every pass tells how its gradient is made"
+        tiled = TiledPart(part.coefficients, batch, selection, own)
+        gradient = TiledGradient([tiled], centers, head.workspace, head.tile_classes)
     return ScoredStep(
         part.intra,
         part.inter,
         part.unit_gradient,
-        None if part.center_gradient is None else RowGradient(selection.rows, part.center_gradient),
+        gradient,
         part.moments,
         torch.zeros_like(part.intra),
         cut=head.loss.scale * 2.0**-CUT_HALVINGS,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from partial_fc.class_shard import ClassShard
+from partial_fc.pages import prefer_huge_pages
 
 INIT_STD = 0.01  # does not depend on C: the angular step of a center is about lr / |w|^2
 INIT_BLOCK = 1024
@@ -31,7 +32,7 @@ def initial_centers(
     """
     if torch.device(device).type == "meta":
         return torch.empty(len(shard), embedding_dim, device=device, dtype=dtype)
-    centers = torch.empty(len(shard), embedding_dim, dtype=dtype, pin_memory=pinned)
+    centers = prefer_huge_pages(torch.empty(len(shard), embedding_dim, dtype=dtype, pin_memory=pinned))
     for block in range(shard.start // INIT_BLOCK, math.ceil(shard.stop / INIT_BLOCK)):
         digest = hashlib.blake2b(f"{seed}:{block}".encode(), digest_size=8).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest) >> 1)

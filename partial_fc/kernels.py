@@ -8,7 +8,15 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from partial_fc import kernels_native, kernels_torch, native_library, tile_kernels_native, tile_kernels_torch
+from partial_fc import (
+    kernels_native,
+    kernels_torch,
+    native_library,
+    sample_kernels_native,
+    sample_kernels_torch,
+    tile_kernels_native,
+    tile_kernels_torch,
+)
 
 
 def kernels_for(device: torch.device) -> ModuleType:
@@ -35,3 +43,13 @@ def tile_kernels_for(table: Tensor, *tensors: Tensor) -> ModuleType:
         return tile_kernels_native
     in_triton = triton_module("tile_kernels_triton") if plain and table.device.type == "cuda" else None
     return in_triton or tile_kernels_torch
+
+
+def sample_kernels_for(*tensors: Tensor) -> ModuleType:
+    """The module whose functions work on a batch and a sample of unit rows; compiled ones and Triton's as above."""
+    tile_kernels = tile_kernels_for(*tensors)
+    if tile_kernels is tile_kernels_native:
+        return sample_kernels_native
+    return (
+        None if tile_kernels is tile_kernels_torch else triton_module("sample_kernels_triton")
+    ) or sample_kernels_torch

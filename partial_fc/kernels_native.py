@@ -108,7 +108,7 @@ def score_tile(
         embeddings,
         *own,
         int64(len(own[0])),
-        _loss(loss),
+        loss_values(loss),
         ctypes.c_float(lowest),
         ctypes.c_float(cut),
         kept.rows,
@@ -144,7 +144,7 @@ def dense_coefficients(
         int64(batch),
         *own,
         int64(len(own[0])),
-        _loss(loss),
+        loss_values(loss),
         ctypes.c_float(cut),
         sums,
     )
@@ -162,7 +162,7 @@ def sample_levels(
         int64(batch),
         inverses,
         sample_inverses,
-        _loss(loss),
+        loss_values(loss),
         ctypes.c_float(cut),
         levels,
         int64(len(levels)),
@@ -180,12 +180,14 @@ def _motion(motion: Motion) -> tuple[Any, ...]:
     return (*map(ctypes.c_float, values), ctypes.c_int32(motion.longest))
 
 
-def _loss(loss: SFace) -> Any:
+def loss_values(loss: SFace) -> Any:
+    """native/loss.h: struct Loss, as four numbers."""
     return (ctypes.c_float * 4)(loss.scale, loss.slope, loss.a, loss.b)
 
 
-def _call(name: str, tables: RowTables, *arguments: Any) -> Any:
-    rows = _Rows(
+def fixed(tables: RowTables) -> Any:
+    """``tables`` as :func:`score_tile` takes them in, made once for many calls: no array of theirs may be replaced."""
+    return _Rows(
         *(pointer(getattr(tables, name)) for name in _ARRAYS),
         tables.weights.shape[1],
         tables.code_width,
@@ -196,4 +198,8 @@ def _call(name: str, tables: RowTables, *arguments: Any) -> Any:
         tables.norm_floor,
         tables.calm,
     )
+
+
+def _call(name: str, tables: Any, *arguments: Any) -> Any:
+    rows = tables if isinstance(tables, _Rows) else fixed(tables)
     return call(name, ctypes.byref(rows), *arguments)

@@ -6,7 +6,7 @@ Shape letters: R rows of the class shard, D embedding size, K slots.
 import torch
 from torch import Tensor
 
-from partial_fc.pages import return_pages
+from partial_fc.pages import prefer_huge_pages, return_pages
 from partial_fc.row_tables import NO_SLOT, RowTables
 
 NEVER = torch.iinfo(torch.int32).max
@@ -40,9 +40,8 @@ class MomentumSlots:
         return slots, self.owner[slots]
 
     def rows_where(self, mask: Tensor) -> Tensor:
-        """Rows of the slots in use that ``mask`` [used] bool marks."""
-        rows = self.owner[: self.used][mask]
-        return rows[rows != NOBODY]
+        """Rows of the slots that ``mask`` [used] bool marks; nobody's slot expires or is restless."""
+        return self.owner[: self.used][mask]
 
     def give(self, rows: Tensor) -> None:
         """Make sure that each of ``rows`` (unique) has a slot; a new one holds zeros and is current."""
@@ -105,7 +104,7 @@ class MomentumSlots:
         self.owner = self._longer(self.owner, wanted)
 
     def _longer(self, tensor: Tensor, length: int) -> Tensor:
-        longer = tensor.new_empty(length, *tensor.shape[1:])
+        longer = prefer_huge_pages(tensor.new_empty(length, *tensor.shape[1:]))
         longer[: self.used] = tensor[: self.used]
         return longer
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from partial_fc.full_gradient import FullGradient
 from partial_fc.row_gradient import RowGradient
 from partial_fc.stats import HeadStats
+from partial_fc.tiled_gradient import TiledGradient
 
 if TYPE_CHECKING:
     from partial_fc.head import PartialFC
@@ -46,7 +47,7 @@ class ScoredStep:
     intra: Tensor
     inter: Tensor
     unit_gradient: Tensor
-    center_gradient: RowGradient | FullGradient | None
+    center_gradient: RowGradient | FullGradient | TiledGradient | None
     moments: Tensor
     center_force: Tensor
     cut: float

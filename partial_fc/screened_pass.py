@@ -54,6 +54,7 @@ def screened_pass(
     tile = kernels.tile_rows(padded, batch.unit.device)
     if rows.staged is not None:
         tile = min(tile, MOST_TILE)
+    held = None if kernels.FUSED else kernels.fixed(tables)
     found = PairBuffer(workspace)
     sums = ScoreSums(batch.unit.device)
     for start in range(0, len(rows), tile):
@@ -71,8 +72,9 @@ def screened_pass(
             near = kernels.candidate_rows(tables, start, dots, coded.scales, coded.residuals, lowest)
             own = batch.own_in(start, size)[0] + start
             rows.fetch(torch.unique(torch.cat([near, own])))
+            held = kernels.fixed(tables)
         kept = kernels.score_tile(
-            tables,
+            held,
             start,
             dots,
             coded.scales,

@@ -46,6 +46,7 @@ class SharedMotion:
     rate: float = 0.0
     peak: float = PATIENT_RATE
     ages: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.float64))
+    _decay: Tensor | None = field(default=None, init=False, repr=False)
 
     @property
     def longest(self) -> int:
@@ -54,8 +55,10 @@ class SharedMotion:
 
     @property
     def decay(self) -> Tensor:
-        """[ages] float64: factor^age."""
-        return self.factor ** torch.arange(len(self.ages), dtype=torch.float64)
+        """[ages] float64: factor^age; the same tensor until the factor changes."""
+        if self._decay is None:
+            self._decay = self.factor ** torch.arange(len(self.ages), dtype=torch.float64)
+        return self._decay
 
     def start_factor(self, factor: float) -> None:
         """Use another momentum factor; every row in motion must have been brought to now."""
@@ -64,6 +67,7 @@ class SharedMotion:
             self.carry = 0.0  # torch.optim.SGD has no momentum buffer then
         self.factor = factor
         self.ages = torch.zeros(longest + 1, dtype=torch.float64)
+        self._decay = None
         self.bound = -1.0  # none yet
 
     def gamma(self, lr: float, weight_decay: float) -> float:
@@ -80,8 +84,8 @@ class SharedMotion:
 
     def age(self) -> None:
         """All rows not touched in this step are a step older: travel(a) <- travel(a - 1) + rate * factor^a."""
-        older = torch.roll(self.ages, 1) + self.rate * self.decay
-        older[0] = 0.0
+        older = torch.zeros_like(self.ages)  # not in place: a saved state may hold the old one
+        torch.add(self.ages[:-1], self.decay[1:], alpha=self.rate, out=older[1:])
         self.ages = older
 
     @property

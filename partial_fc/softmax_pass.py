@@ -15,11 +15,11 @@ from partial_fc.collectives import Collectives
 from partial_fc.host_centers import HostCenters
 from partial_fc.margins import CombinedMargin
 from partial_fc.selection import Selection
-from partial_fc.tile_batches import tile_batch
 from partial_fc.tiled import (
     ACTIVE,
     CUT_HALVINGS,
     MEASURED_TILES,
+    OwnPairs,
     Tile,
     TileBatch,
     TiledResult,
@@ -49,52 +49,79 @@ class _Denominator:
 
 
 def softmax_over_tiles(
-    unit: Tensor,
+    batch: TileBatch,
     centers: Tensor | HostCenters,
     selection: Selection,
+    own: OwnPairs,
     loss: CombinedMargin,
     collectives: Collectives,
     *,
-    tile_classes: int,
     with_gradient: bool,
     workspace: Workspace,
 ) -> TiledResult:
-    """Cross-entropy of N unit embeddings over the centers that take part on all ranks; every rank calls it.
+    """Cross-entropy of a batch's N unit embeddings over the centers that take part on all ranks; every rank calls it.
 
-    unit: [N, D]; centers: [R, D]. Between the passes ranks exchange 12 bytes per sample in float32 (a maximum; a sum
-    and z_y). Peak memory beyond the gradients is a few [T, N] and [T, D] buffers. The two loss parts are
+    centers: [R, D]. own: of the selection. Between the passes ranks exchange 12 bytes per sample in float32 (a maximum;
+    a sum and z_y). Peak memory beyond the gradients is a few [T, N] and [T, D] buffers. The two loss parts are
     intra = -mean z_y and inter = mean log-sum-exp; gradients are those stated by :class:`CombinedMargin`.
     """
-    both_passes: Iterable[Tile] = _Tiles(centers, selection, tile_classes, tile_batch(unit, workspace), workspace)
+    both_passes: Iterable[Tile] = _Tiles(centers, selection, own, batch, workspace)
     if selection.rows is not None:
         both_passes = list(both_passes)  # a sample is small, and gathering its rows twice is not
-    denominator = _denominator(unit, both_passes, selection.samples, loss, collectives)
-    batch = unit.shape[0]
-    result = TiledResult.zeros(unit, selection, with_gradient=with_gradient)
+    denominator = _denominator(batch.unit, both_passes, selection.samples, loss, collectives)
+    size = len(batch.unit)
+    result = TiledResult.zeros(batch.unit, centers, selection, with_gradient=with_gradient)
     # Each sample's loss is added up by the rank that owns its center.
     owned = selection.samples
     own_logits = denominator.positive[owned].double()
     surplus = softplus(denominator.negatives[owned].double() - own_logits)
-    result.intra -= own_logits.sum() / batch
-    result.inter += (own_logits + surplus).sum() / batch
-    log_shares = math.log(loss.scale / batch) - denominator.all_classes
-    cut = loss.scale / batch * 2.0**-CUT_HALVINGS
-    # Of all own pairs at once: a GPU would wait for many small operations on each tile.
+    result.intra -= own_logits.sum() / size
+    result.inter += (own_logits + surplus).sum() / size
     result.moments += positive_moments(denominator.own_cosines)
-    pulls = torch.sigmoid(denominator.negatives - denominator.positive)  # 1 - p_y
-    own_coefficients = torch.zeros_like(pulls)
-    own_coefficients[owned] = (-loss.scale / batch) * pulls[owned] * loss.positive_slope(denominator.own_cosines)
+    terms = _Terms.of(denominator, owned, loss)
+    result.coefficients = terms.coefficients
     for number, tile in enumerate(both_passes):
         cosines = tile.cosines()
         if number % MEASURED_TILES == 0:
             result.moments += negative_moments(cosines, tile.own)
-        _leave_out(cosines, tile, loss)
-        # From here on dL/d(cosines): s/N * exp(s*c - log sum).
-        result.moments[ACTIVE] += tile.kernels.softmax_coefficients(cosines, loss.scale, log_shares, cut)
+        result.moments[ACTIVE] += terms.derive(tile, cosines)
         if with_gradient:
-            cosines[tile.own] = own_coefficients[tile.own[1]]
             tile.add_gradients(result, cosines)
     return result
+
+
+@dataclass(frozen=True)
+class _Terms:
+    """What a tile's gradient is made of. log_shares: [N], log(s/N) - log sum. own_coefficients: [N], dL/d(own cosine)
+    of samples whose center lives here: of all at once, since a GPU would wait for small operations on each tile.
+    """
+
+    loss: CombinedMargin
+    log_shares: Tensor
+    own_coefficients: Tensor
+
+    @classmethod
+    def of(cls, denominator: _Denominator, owned: Tensor, loss: CombinedMargin) -> "_Terms":
+        share = loss.scale / len(denominator.positive)
+        pulls = torch.sigmoid(denominator.negatives - denominator.positive)  # 1 - p_y
+        own_coefficients = torch.zeros_like(pulls)
+        own_coefficients[owned] = -share * pulls[owned] * loss.positive_slope(denominator.own_cosines)
+        return cls(loss, math.log(share) - denominator.all_classes, own_coefficients)
+
+    def derive(self, tile: Tile, cosines: Tensor) -> Tensor | int:
+        """Turn cosines [T, N] into dL/d(cosines) in place, s/N * exp(s*c - log sum); returns how many are active."""
+        loss = self.loss
+        _leave_out(cosines, tile, loss)
+        cut = loss.scale / len(self.log_shares) * 2.0**-CUT_HALVINGS
+        active: Tensor | int = tile.kernels.softmax_coefficients(cosines, loss.scale, self.log_shares, cut)
+        cosines[tile.own] = self.own_coefficients[tile.own[1]]
+        return active
+
+    def coefficients(self, tile: Tile) -> Tensor:
+        """dL/d(cosines) [T, N] from the tile alone."""
+        cosines = tile.cosines()
+        self.derive(tile, cosines)
+        return cosines
 
 
 @dataclass(frozen=True)
@@ -103,12 +130,12 @@ class _Tiles:
 
     centers: Tensor | HostCenters
     selection: Selection
-    tile_classes: int
+    own: OwnPairs
     batch: TileBatch
     workspace: Workspace
 
     def __iter__(self) -> Iterator[Tile]:
-        return tiles(self.centers, self.selection, self.tile_classes, self.batch, self.workspace)
+        return tiles(self.centers, self.selection, self.own, self.batch, self.workspace)
 
 
 def _denominator(

@@ -50,22 +50,40 @@ class SplitBatch(TileBatch):
         """See :meth:`Tile.cosines`."""
         return _product(tile.unit, self._transposed, tile.room)
 
-    def add_gradients(self, tile: Tile, coefficients: Tensor, unit_gradient: Tensor, center_gradient: Tensor) -> None:
+    def add_gradients(
+        self, tile: Tile, coefficients: Tensor, unit_gradient: Tensor, center_gradient: Tensor | None
+    ) -> None:
         """See :meth:`TileBatch.add_gradients`."""
-        (count, batch), dim = coefficients.shape, self.unit.shape[1]
-        if not count or not batch:
-            center_gradient.zero_()
-            return
-        parts = self._workspace.take("split coefficients", count, 3 * batch, dtype=torch.bfloat16)
-        triton_split.split_program[(triton.cdiv(count, ROWS), triton.cdiv(batch, COLUMNS))](
-            coefficients, parts, count, batch, ROWS=ROWS, COLUMNS=COLUMNS, num_warps=4
-        )
+        parts = self._split(coefficients)
+        batch, dim = self.unit.shape
         of_samples = self._workspace.take("split sample gradient", batch, dim)
         for mine, theirs in ((0, 0), (0, 2), (2, 0)):
             mine_part = parts[:, mine * batch : (mine + 1) * batch]
             unit_gradient += _product(mine_part.T, tile.unit[:, theirs * dim : (theirs + 1) * dim], of_samples)
-        _product(parts, self._stacked, center_gradient)
-        triton_split.through_program[(count,)](center_gradient, tile.unit, tile.inverse, dim, **_width(dim))
+        if center_gradient is not None:
+            self._of_centers(tile, parts, center_gradient)
+
+    def center_gradient(self, tile: Tile, coefficients: Tensor, out: Tensor) -> Tensor:
+        """See :meth:`Tile.center_gradient`."""
+        return self._of_centers(tile, self._split(coefficients), out)
+
+    def _split(self, coefficients: Tensor) -> Tensor:
+        """[T, 3 N], valid until the next."""
+        count, batch = coefficients.shape
+        parts = self._workspace.take("split coefficients", count, 3 * batch, dtype=torch.bfloat16)
+        if count and batch:
+            grid = (triton.cdiv(count, ROWS), triton.cdiv(batch, COLUMNS))
+            triton_split.split_program[grid](
+                coefficients, parts, count, batch, ROWS=ROWS, COLUMNS=COLUMNS, num_warps=4
+            )  # fmt: skip
+        return parts
+
+    def _of_centers(self, tile: Tile, parts: Tensor, out: Tensor) -> Tensor:
+        _product(parts, self._stacked, out)
+        if len(out):
+            dim = self.unit.shape[1]
+            triton_split.through_program[(len(out),)](out, tile.unit, tile.inverse, dim, **_width(dim))
+        return out
 
 
 def _product(left: Tensor, right: Tensor, out: Tensor) -> Tensor:

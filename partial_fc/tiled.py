@@ -4,7 +4,7 @@ Shape letters: N global batch, M samples whose own center lives here, S rows of 
 T rows of one tile, D embedding size.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from partial_fc.host_centers import HostCenters
 from partial_fc.kernels import tile_kernels_for
+from partial_fc.products import add_product, product
 from partial_fc.selection import Selection
 from partial_fc.workspace import Workspace
 
@@ -29,6 +30,7 @@ class TiledResult:
     intra, inter: mean-over-batch loss parts, float64 scalars. unit_gradient: [N, D] dL/d(unit embeddings).
     center_gradient: [S, D] dL/d(centers that took part), or None. moments: [6] float64, with q = pi/2 - theta: sum of
     positive q, number of positives, sum of negative q, sum of its squares, number of negatives and of active ones.
+    coefficients: for where there is no room for center_gradient: dL/d(cosines) [T, N] of a tile, computed again.
     """
 
     intra: Tensor
@@ -36,15 +38,20 @@ class TiledResult:
     unit_gradient: Tensor
     center_gradient: Tensor | None
     moments: Tensor
+    coefficients: "Callable[[Tile], Tensor] | None" = None
 
     @classmethod
-    def zeros(cls, unit: Tensor, selection: Selection, *, with_gradient: bool) -> "TiledResult":
+    def zeros(
+        cls, unit: Tensor, centers: "Tensor | HostCenters", selection: Selection, *, with_gradient: bool
+    ) -> "TiledResult":
         """Nothing summed yet. The scalars are float64: over 1e8 pairs a float32 sum loses digits that curves show."""
+        # All rows of centers in host memory: a gradient of all has no more room on the device than they have.
+        has_room = selection.rows is not None or not isinstance(centers, HostCenters)
         return cls(
             intra=torch.zeros((), dtype=torch.float64, device=unit.device),
             inter=torch.zeros((), dtype=torch.float64, device=unit.device),
             unit_gradient=torch.zeros_like(unit),
-            center_gradient=unit.new_empty(selection.size, unit.shape[1]) if with_gradient else None,
+            center_gradient=unit.new_empty(selection.size, unit.shape[1]) if with_gradient and has_room else None,
             moments=torch.zeros(6, dtype=torch.float64, device=unit.device),
         )
 
@@ -74,10 +81,12 @@ class Tile:
 
     def add_gradients(self, result: TiledResult, coefficients: Tensor) -> None:
         """Add this tile's part of both gradients; coefficients: [T, N] dL/d(cosines)."""
-        assert result.center_gradient is not None, "asked for without gradients"
-        self.batch.add_gradients(
-            self, coefficients, result.unit_gradient, result.center_gradient[self.start : self.stop]
-        )
+        out = None if result.center_gradient is None else result.center_gradient[self.start : self.stop]
+        self.batch.add_gradients(self, coefficients, result.unit_gradient, out)
+
+    def center_gradient(self, coefficients: Tensor, out: Tensor) -> Tensor:
+        """dL/dcenters of the tile, into ``out`` [T, D]."""
+        return self.batch.center_gradient(self, coefficients, out)
 
 
 class TileBatch:
@@ -102,47 +111,86 @@ class TileBatch:
 
         Centers first, and no transposition left to the product: on a CPU it takes four fifths of the time.
         """
-        return torch.mm(tile.unit, self._transposed, out=tile.room)
+        return product(tile.unit, self._transposed, tile.room)
 
-    def add_gradients(self, tile: Tile, coefficients: Tensor, unit_gradient: Tensor, center_gradient: Tensor) -> None:
-        """Add to the embeddings' gradient [N, D], and write that of the tile's centers [T, D]."""
-        unit_gradient.addmm_(coefficients.T, tile.unit)
-        torch.mm(coefficients, self.unit, out=center_gradient)
-        tile.kernels.through_unit_rows(center_gradient, tile.unit, tile.inverse)
+    def add_gradients(
+        self, tile: Tile, coefficients: Tensor, unit_gradient: Tensor, center_gradient: Tensor | None
+    ) -> None:
+        """Add to the embeddings' gradient [N, D], and write that of the tile's centers [T, D] where it is wanted."""
+        add_product(unit_gradient, coefficients.T, tile.unit)
+        if center_gradient is not None:
+            self.center_gradient(tile, coefficients, center_gradient)
+
+    def center_gradient(self, tile: Tile, coefficients: Tensor, out: Tensor) -> Tensor:
+        """See :meth:`Tile.center_gradient`."""
+        product(coefficients, self.unit, out)
+        tile.kernels.through_unit_rows(out, tile.unit, tile.inverse)
+        return out
+
+
+@dataclass(frozen=True)
+class OwnPairs:
+    """Where samples meet their own centers, by tiles of ``tile_classes`` places, sorted once: a GPU that is asked tile
+    by tile stops at each. places, samples: [M], sorted by place. edges: of the tiles among them.
+    """
+
+    tile_classes: int
+    places: Tensor
+    samples: Tensor
+    edges: list[int]
+
+    @classmethod
+    def of(cls, selection: Selection, tile_classes: int) -> "OwnPairs":
+        """Of all tiles of a selection."""
+        places, order = selection.places.sort(stable=True)
+        starts = torch.arange(0, selection.size + tile_classes, tile_classes, device=places.device)
+        edges = torch.searchsorted(places, starts).tolist()
+        return cls(tile_classes, places, selection.samples[order], edges)
+
+    def at(self, start: int) -> tuple[Tensor, Tensor]:
+        """(places in the tile, samples) of the tile that begins at ``start``."""
+        number = start // self.tile_classes
+        here = slice(self.edges[number], self.edges[number + 1])
+        return self.places[here] - start, self.samples[here]
 
 
 def tiles(
-    centers: Tensor | HostCenters, selection: Selection, tile_classes: int, batch: TileBatch, workspace: Workspace
+    centers: Tensor | HostCenters, selection: Selection, own: OwnPairs, batch: TileBatch, workspace: Workspace
 ) -> Iterator[Tile]:
-    """The centers that take part, ``tile_classes`` at a time; centers: [R, D], all of this rank's.
+    """The centers that take part, a tile of ``own`` at a time; centers: [R, D], all of this rank's.
 
     A tile's unit rows are valid until the next tile, those of sampled centers until the next pass begins.
     """
-    sampled = None if selection.rows is None else batch.room(workspace, "sampled unit", selection.size)
-    starts = range(0, selection.size, tile_classes)
-    # Own pairs by tile, sorted once: asking every tile for its own would stop a GPU at each.
-    places, order = selection.places.sort(stable=True)
-    samples = selection.samples[order]
-    edges = torch.searchsorted(places, torch.tensor([*starts, selection.size], device=places.device)).tolist()
-    for number, start in enumerate(starts):
-        stop = min(start + tile_classes, selection.size)
-        if sampled is None or selection.rows is None:
-            rows, unit = None, batch.room(workspace, "tile unit", stop - start)
-        else:
-            rows, unit = selection.rows[start:stop], sampled[start:stop]
-        inverse = batch.unit.new_empty(stop - start, 1)
-        if isinstance(centers, HostCenters):
-            brought = centers.bring(rows, start, stop - start)
-            kernels = tile_kernels_for(brought)
-            batch.fill(kernels, brought, None, 0, unit, inverse)
-        else:
-            kernels = tile_kernels_for(centers)
-            batch.fill(kernels, centers, rows, start, unit, inverse)
-        first, last = edges[number], edges[number + 1]
-        own = (places[first:last] - start, samples[first:last])
-        weights = None if selection.weights is None else selection.weights[start:stop]
-        cosines = workspace.take("tile cosines", stop - start, len(batch.unit), dtype=batch.unit.dtype)
-        yield Tile(batch, start, stop, unit, inverse, own, weights, cosines, kernels)
+    for start in range(0, selection.size, own.tile_classes):
+        yield tile_at(centers, selection, own, start, batch, workspace)
+
+
+def tile_at(
+    centers: Tensor | HostCenters,
+    selection: Selection,
+    own: OwnPairs,
+    start: int,
+    batch: TileBatch,
+    workspace: Workspace,
+) -> Tile:
+    """The one of :func:`tiles` that begins at ``start``."""
+    stop = min(start + own.tile_classes, selection.size)
+    if selection.rows is None:
+        rows, unit = None, batch.room(workspace, "tile unit", stop - start)
+    else:
+        rows = selection.rows[start:stop]
+        unit = batch.room(workspace, "sampled unit", selection.size)[start:stop]
+    inverse = batch.unit.new_empty(stop - start, 1)
+    if isinstance(centers, HostCenters):
+        brought = centers.bring(rows, start, stop - start)
+        kernels = tile_kernels_for(brought)
+        batch.fill(kernels, brought, None, 0, unit, inverse)
+    else:
+        kernels = tile_kernels_for(centers)
+        batch.fill(kernels, centers, rows, start, unit, inverse)
+    weights = None if selection.weights is None else selection.weights[start:stop]
+    cosines = workspace.take("tile cosines", stop - start, len(batch.unit), dtype=batch.unit.dtype)
+    return Tile(batch, start, stop, unit, inverse, own.at(start), weights, cosines, kernels)
 
 
 def normalize_rows(rows: Tensor) -> tuple[Tensor, Tensor]:

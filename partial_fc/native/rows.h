@@ -84,7 +84,11 @@ inline float encode(const Rows& rows, int64_t row, const float* weights, float i
     int8_t* codes = rows.codes + row * rows.code_width;
     float largest = 0.0f;
 #pragma omp simd reduction(max : largest)
-    for (int64_t d = 0; d < rows.dim; ++d) largest = std::fmax(largest, std::fabs(weights[d]));
+    for (int64_t d = 0; d < rows.dim; ++d) {
+        // Not std::fmax: where a number may be NaN that is a call per element.
+        const float size = std::fabs(weights[d]);
+        largest = size > largest ? size : largest;
+    }
     const float scale = largest * inverse / 127.0f;
     const float to_code = scale > 0.0f ? inverse / scale : 0.0f;
     float residual = 0.0f;

@@ -2,17 +2,12 @@
 #include <algorithm>
 #include <vector>
 
+#include "loss.h"
 #include "rows.h"
 
 using namespace pfc;
 
 namespace {
-
-constexpr float OWN_PAIR = -2.0f;  // stands for the cosine of an own pair among negatives
-
-struct Loss {
-    float scale, slope, a, b;
-};
 
 double exact_cosine(const float* x, const float* y, int64_t n, bool directed) {
     double product = 0.0, first = 0.0, second = 0.0;
@@ -218,59 +213,6 @@ void pfc_dense_coefficients(float* cosines, int64_t count, int64_t batch, const 
     if (sums)
         for (int t = 0; t < threads; ++t)
             for (int s = 0; s < 7; ++s) sums[s] += partial[t * 7 + s];
-}
-
-// What a sample of centers says of all negatives. cosines [S, N] become the coefficients below `cut`, 0 elsewhere;
-// entries of -2 are own pairs, left out. levels [count, 4]: pairs, coefficients, coefficient^2 sin^2 / |x|^2 and
-// coefficient^2 sin^2 / |weights|^2 by half octaves of coefficient / scale: 1 or 1.5 times a power of two is a border.
-// The last level takes everything smaller. sums [3]: negatives, their pi/2 - theta and its square.
-void pfc_sample_levels(float* cosines, int64_t count, int64_t batch, const float* inverses,
-                       const float* sample_inverses, const float* loss_values, float cut, double* levels,
-                       int64_t level_count, double* sums, int threads) {
-    const Loss loss{loss_values[0], loss_values[1], loss_values[2], loss_values[3]};
-    std::vector<double> partial(threads * (level_count * 4 + 3), 0.0);
-    const float share = 1.0f / loss.scale;
-#pragma omp parallel for schedule(static, 1) num_threads(threads)
-    for (int t = 0; t < threads; ++t) {
-        double* level = partial.data() + t * (level_count * 4 + 3);
-        double* sum = level + level_count * 4;
-        std::vector<float> coefficients(batch);
-        for (int64_t j = count * t / threads; j < count * (t + 1) / threads; ++j) {
-            float* values = cosines + j * batch;
-            const float inverse2 = inverses[j] * inverses[j];
-            float angles = 0.0f, squares = 0.0f;
-            int negatives = 0;
-#pragma omp simd reduction(+ : angles, squares, negatives)
-            for (int64_t i = 0; i < batch; ++i) {
-                const float theta = arccos(values[i]), below = HALF_PI - theta;
-                const bool negative = values[i] > OWN_PAIR + 0.5f;
-                coefficients[i] = negative ? loss.scale * sigmoid(loss.slope * (loss.b - theta)) : 0.0f;
-                angles += negative ? below : 0.0f;
-                squares += negative ? below * below : 0.0f;
-                negatives += negative;
-            }
-            sum[0] += negatives;
-            sum[1] += angles;
-            sum[2] += squares;
-            for (int64_t i = 0; i < batch; ++i) {
-                const float coefficient = coefficients[i], cosine = values[i];
-                values[i] = coefficient < cut ? coefficient : 0.0f;
-                if (cosine < OWN_PAIR + 0.5f) continue;
-                const int64_t place = 253 - (to_bits(coefficient * share) >> 22);
-                double* at = level + 4 * std::max<int64_t>(0, std::min<int64_t>(level_count - 1, place));
-                const double force = double(coefficient) * coefficient * std::max(0.0f, 1.0f - cosine * cosine);
-                at[0] += 1.0;
-                at[1] += coefficient;
-                at[2] += force * sample_inverses[i] * sample_inverses[i];
-                at[3] += force * inverse2;
-            }
-        }
-    }
-    const int64_t width = level_count * 4;
-    for (int t = 0; t < threads; ++t) {
-        for (int64_t s = 0; s < width; ++s) levels[s] += partial[t * (width + 3) + s];
-        for (int s = 0; s < 3; ++s) sums[s] += partial[t * (width + 3) + width + s];
-    }
 }
 
 }  // extern "C"

@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from head_training import MARGIN_CASES, SAMPLED_CASES, Case, assert_sharded_is_unsharded, train_dense
+from head_training import MARGIN_CASES, SAMPLED_CASES, assert_sharded_is_unsharded, negative_weights, train_dense
 
-from partial_fc import SFace
 from partial_fc.drop_sample import DROP_SUMS
 
 pytestmark = pytest.mark.distributed
@@ -36,19 +35,6 @@ def test_sampled_training_equals_the_dense_reference_over_the_sampled_rows(world
             train_dense(case, world_size, dtype, rows, weights) for dtype in (torch.float64, torch.float32)
         )
         assert_sharded_is_unsharded(case, runs, truth, native)
-
-
-def negative_weights(case: Case, run: dict[str, Any], step: int, world_size: int) -> torch.Tensor:
-    """Worked out anew from the rows of one rank: inverse probability of having been drawn."""
-    start, stop = run["shard"]
-    positives = set(case.batch(step, world_size)[1].tolist()) & set(range(start, stop))
-    rows = run["rows"][step].tolist()
-    assert positives <= set(rows)
-    assert len(rows) == max(round(case.sample_rate * (stop - start)), len(positives))
-    drawn = len(rows) - len(positives)
-    weighted = isinstance(case.loss, SFace) and case.loss.sampled_negative_weight == "inverse" and drawn
-    weight = (stop - start - len(positives)) / drawn if weighted else 1.0
-    return torch.tensor([1.0 if row in positives else weight for row in rows], dtype=torch.float64)
 
 
 @pytest.mark.parametrize("world_size", [2, 4])

@@ -59,6 +59,8 @@ def test_cosines_and_gradients(count: int, batch: int, dim: int, listed: bool, d
 
     of_samples, of_centers = torch.zeros(batch, dim, device=DEVICE), torch.empty(count, dim, device=DEVICE)
     split.add_gradients(tile, coefficients.to(DEVICE), of_samples, of_centers)
+    again = split.center_gradient(tile, coefficients.to(DEVICE), torch.empty_like(of_centers))
+    assert torch.equal(again, of_centers)
     true_samples = coefficients.double().T @ true_unit
     true_centers = through_normalization(coefficients.double() @ unit_batch.double(), true_unit, true_inverse)
     assert (of_samples.cpu().double() - true_samples).norm() <= LIMIT * true_samples.norm()

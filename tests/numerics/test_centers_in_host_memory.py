@@ -1,9 +1,11 @@
 """Centers in host memory: rows that a step needs are brought; everything is bit for bit as with centers that stay."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
+from allocations import Allocations
 from face_geometry import COLLAPSE, STEADY, WEAK, Faces, Phase
 
 from partial_fc import (
@@ -114,6 +116,54 @@ def test_few_rows_come_to_the_device() -> None:
     staged = head.rows.staged.nbytes - head.rows.tables.slots.nbytes
     assert staged <= staged_rows.MOST_STAGED * 256 * 4, "codes are made so many rows at a time"
     assert memory_use(head, optimizer)["center_buffers"] >= staged
+
+
+@pytest.mark.parametrize("center_dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("case", ["softmax", "sface in eval mode"])
+def test_a_loss_over_all_rows_makes_nothing_of_their_size(case: str, center_dtype: CenterDtype) -> None:
+    """But its momentum, once and in host memory: gradients of micro-batches are computed tile by tile when it steps.
+
+    All that an operation makes counts, as device and host are one here.
+    """
+    faces = Faces(STEADY, CLASSES, DIM)
+    loss = CosFace() if case == "softmax" else SFace()
+    options: dict[str, Any] = {"tile_classes": 256, "center_dtype": center_dtype, "seed": 2}
+    options["sample_rate"] = 1.0 if case == "softmax" else 0.5
+    heads = [PartialFC(CLASSES, DIM, loss, center_memory=memory, **options) for memory in ("host", "device")]
+    optimizers = []
+    for head in heads:
+        head.load_centers(faces.centers)
+        head.eval()
+        optimizers.append(CenterSGD(head, lr=0.1))
+    batches = [faces.batch(faces.centers, size) for size in (24, 7, 24, 7)]
+
+    def two_steps(head: PartialFC, optimizer: CenterSGD) -> None:
+        for number, (embeddings, identities) in enumerate(batches):
+            (head(embeddings.clone().requires_grad_(), identities) / 2).backward()
+            if number % 2:
+                optimizer.step()
+                optimizer.zero_grad()
+
+    with Allocations(smallest=CLASSES * DIM // 2) as allocations:
+        two_steps(heads[0], optimizers[0])
+    assert [each.operation for each in allocations.found] == ["aten.zeros_like.default"], allocations.found
+    two_steps(heads[1], optimizers[1])
+    assert torch.equal(heads[0].stored_centers, heads[1].stored_centers)
+
+
+def test_micro_batches_of_a_sample_and_of_all_rows_add_up() -> None:
+    faces = Faces(STEADY, CLASSES, DIM)
+    batches = [faces.batch(faces.centers, BATCH) for _ in range(2)]
+    for modes in ((True, False), (False, True)):
+        gradients = []
+        for memory in ("device", "host"):
+            head, _ = head_of(faces, CASES["sampled"], "float32", memory)  # type: ignore[arg-type]
+            for training, (embeddings, identities) in zip(modes, batches, strict=True):
+                head.train(training)
+                head(embeddings.clone().requires_grad_(), identities).backward()
+            gradients.append(head.center_gradient())
+        assert gradients[0] is not None and gradients[1] is not None
+        assert torch.equal(gradients[0], gradients[1])
 
 
 def test_rows_that_go_back_do_not_count_as_written_by_others(monkeypatch: pytest.MonkeyPatch) -> None:

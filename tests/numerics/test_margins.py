@@ -13,7 +13,7 @@ from partial_fc.collectives import Collectives
 from partial_fc.reference import dense_margin_softmax
 from partial_fc.selection import select_all
 from partial_fc.softmax_pass import softmax_over_tiles
-from partial_fc.tiled import normalize_rows, through_normalization
+from partial_fc.tiled import OwnPairs, TileBatch, normalize_rows, through_normalization
 from partial_fc.workspace import Workspace
 
 pytestmark = pytest.mark.numerics
@@ -48,12 +48,12 @@ def tiled(
     unit, inverse = normalize_rows(embeddings)
     selection = select_all(ClassShard(0, len(centers)), identities)
     result = softmax_over_tiles(
-        unit,
+        TileBatch(unit),
         centers,
         selection,
+        OwnPairs.of(selection, tile_classes),
         loss,
         Collectives(),
-        tile_classes=tile_classes,
         with_gradient=True,
         workspace=ROOM,
     )

@@ -11,7 +11,7 @@ from partial_fc import ClassShard, PartialFC, SFace
 from partial_fc.reference import dense_sface
 from partial_fc.selection import select_all
 from partial_fc.sface_pass import sface_over_tiles
-from partial_fc.tiled import normalize_rows, through_normalization
+from partial_fc.tiled import OwnPairs, TileBatch, normalize_rows, through_normalization
 from partial_fc.workspace import Workspace
 
 pytestmark = pytest.mark.numerics
@@ -35,11 +35,11 @@ def tiled_gradients(
     unit, inverse = normalize_rows(embeddings)
     selection = select_all(ClassShard(0, len(centers)), identities)
     result = sface_over_tiles(
-        unit,
+        TileBatch(unit),
         centers,
         selection,
+        OwnPairs.of(selection, tile_classes),
         loss,
-        tile_classes=tile_classes,
         with_gradient=True,
         workspace=ROOM,
     )

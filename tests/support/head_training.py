@@ -16,6 +16,7 @@ from partial_fc import (
     SFace,
     center_state,
 )
+from partial_fc.center_module import CenterDtype, CenterMemory
 from partial_fc.reference import dense_margin_softmax, dense_sface
 
 STEPS = 20
@@ -83,6 +84,8 @@ SAMPLED_CASES = [
     Case(257, 16, (2, 4, 0, 3), 11, 0.0, CosFace(), sample_rate=0.1),
 ]
 
+KEPT: list[tuple[CenterDtype, CenterMemory]] = [("float32", "host"), ("bfloat16", "device"), ("bfloat16", "host")]
+
 
 def learning_rate(step: int) -> float:
     return 0.1 if step < 12 else 0.01
@@ -94,6 +97,9 @@ def everything_on_one_rank(rank: int, world_size: int) -> dict[str, Any]:
         "sface": [train_case(case, rank, world_size) for case in SFACE_CASES],
         "margins": [train_case(case, rank, world_size) for case in MARGIN_CASES],
         "sampled": [train_case(case, rank, world_size) for case in SAMPLED_CASES],
+        "sampled as stored": {
+            kept: [train_case(case, rank, world_size, *kept) for case in SAMPLED_CASES] for kept in KEPT
+        },
         "bfloat16": rounded_training(rank, world_size),
         "bytes": {
             (type(loss).__name__, classes): bytes_of_one_step(loss, classes)
@@ -110,7 +116,13 @@ def bytes_of_one_step(loss: Loss, num_classes: int) -> int:
     return head.stats.bytes_moved
 
 
-def train_case(case: Case, rank: int, world_size: int) -> dict[str, Any]:
+def train_case(
+    case: Case,
+    rank: int,
+    world_size: int,
+    center_dtype: CenterDtype = "float32",
+    center_memory: CenterMemory = "device",
+) -> dict[str, Any]:
     head = PartialFC(
         case.num_classes,
         case.embedding_dim,
@@ -118,12 +130,15 @@ def train_case(case: Case, rank: int, world_size: int) -> dict[str, Any]:
         seed=3,
         tile_classes=case.tile_classes,
         sample_rate=case.sample_rate,
+        center_dtype=center_dtype,
+        center_memory=center_memory,
     )
     first_centers = head.centers.detach().clone()
     optimizer = CenterSGD(head, lr=0.1, momentum=0.9, weight_decay=5e-4)
-    losses, embedding_gradients, center_gradients, rows, stats = [], [], [], [], []
+    losses, embedding_gradients, center_gradients, rows, stats, stored = [], [], [], [], [], []
     for step in range(case.steps):
         embeddings, identities, sizes = case.batch(step, world_size)
+        stored.append(head.stored_centers.detach().clone())
         begin = sum(sizes[:rank])
         mine = slice(begin, begin + sizes[rank])
         local = embeddings[mine].clone().requires_grad_()
@@ -148,6 +163,7 @@ def train_case(case: Case, rank: int, world_size: int) -> dict[str, Any]:
         "losses": losses,
         "embedding_gradients": embedding_gradients,
         "centers": head.centers.detach(),
+        "stored": [*stored, head.stored_centers.detach()],
         "stats": stats,
         "state": center_state(head, optimizer),
         "momentum": dense_momentum(head, optimizer),
@@ -157,7 +173,7 @@ def train_case(case: Case, rank: int, world_size: int) -> dict[str, Any]:
 def dense_momentum(head: PartialFC, optimizer: CenterSGD) -> torch.Tensor:
     """torch.optim.SGD's momentum buffer of this rank's rows."""
     if head.rows is None:
-        return optimizer.state[head.centers]["momentum_buffer"]
+        return optimizer.state[head.stored_centers]["momentum_buffer"]
     head.rows.make_plain()
     return head.rows.momentum(0, len(head.rows))
 
@@ -201,6 +217,19 @@ def train_dense(
         "center_gradients": center_gradients,
         "centers": torch.stack(centers).detach(),
     }
+
+
+def negative_weights(case: Case, run: dict[str, Any], step: int, world_size: int) -> torch.Tensor:
+    """Worked out anew from the rows of one rank: inverse probability of having been drawn."""
+    start, stop = run["shard"]
+    positives = set(case.batch(step, world_size)[1].tolist()) & set(range(start, stop))
+    rows = run["rows"][step].tolist()
+    assert positives <= set(rows)
+    assert len(rows) == max(round(case.sample_rate * (stop - start)), len(positives))
+    drawn = len(rows) - len(positives)
+    weighted = isinstance(case.loss, SFace) and case.loss.sampled_negative_weight == "inverse" and drawn
+    weight = (stop - start - len(positives)) / drawn if weighted else 1.0
+    return torch.tensor([1.0 if row in positives else weight for row in rows], dtype=torch.float64)
 
 
 def relative_error(found: torch.Tensor, truth: torch.Tensor) -> float:
