@@ -104,6 +104,8 @@ def _head(problem: Problem, *, on_cpu: bool) -> list[Part]:
         parts.append(Part("center momentum", momentum, momentum, on_device=on_cpu or not in_host))
         unit = FLOAT * taken * dim if kind == "sampled" else 0
         keys = 16.0 * rows if kind == "sampled" else 0.0  # of the draw
+        if in_host and kind != "sampled":  # computed tile by tile when the optimizer steps
+            taken = min(rows, TILE_CLASSES if on_cpu else TILE_CLASSES_ON_GPU)
         parts.append(_same("center gradient", FLOAT * taken * dim + unit + keys))
     else:
         codes = rows * (-(-dim // CODE_ALIGNMENT) * CODE_ALIGNMENT + CODE_ROW_BYTES)
