@@ -160,6 +160,7 @@ class CenterSGD(torch.optim.Optimizer):
         centers = self.head.stored_centers
         state = self.state[centers]
         if state.get("momentum_buffer") is None:
-            state["momentum_buffer"] = torch.zeros_like(centers, dtype=torch.float32)
-        buffer: Tensor = state["momentum_buffer"]
-        return buffer
+            buffer = torch.zeros_like(centers, dtype=torch.float32)
+            state["momentum_buffer"] = buffer.pin_memory() if centers.is_pinned() else buffer
+        found: Tensor = state["momentum_buffer"]
+        return found

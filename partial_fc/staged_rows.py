@@ -8,6 +8,7 @@ Shape letters: R rows of the class shard, D embedding size, A rows staged.
 import torch
 from torch import Tensor
 
+from partial_fc.host_rows import HostRows
 from partial_fc.row_tables import RowTables
 
 MOST_STAGED = 16384  # rows at a time, where there is a choice: 32 MiB of 512 float32
@@ -17,20 +18,19 @@ class StagedRows:
     """stored: [R, D] in host memory, pinned where the device is a GPU; ``tables.weights`` holds what is staged."""
 
     def __init__(self, stored: Tensor, tables: RowTables) -> None:
-        self.lie_in(stored)
         self._tables = tables
         self._device = tables.slots.device
-        self._apart = self._device.type != stored.device.type
+        self.lie_in(stored)
         tables.places = torch.zeros(len(stored), dtype=torch.int32, device=self._device)
         self._room = stored.new_empty(0, stored.shape[1], device=self._device)
-        self._pinned = stored.new_empty(0, stored.shape[1])
-        self._rows: Tensor | slice = slice(0, 0)  # staged now, as the host counts them
+        self._rows: Tensor | slice = slice(0, 0)  # staged now
         tables.weights = self._room
 
     def lie_in(self, stored: Tensor) -> None:
         """Another table like the one before holds the rows now."""
         # With versions of its own: by the parameter's the head knows what others wrote, and codes all rows anew.
         self.stored = stored.data
+        self._host_rows = HostRows(self.stored, self._device)
 
     @property
     def nbytes(self) -> int:
@@ -40,15 +40,8 @@ class StagedRows:
 
     def fetch(self, rows: Tensor) -> None:
         """Stage ``rows`` [A] int64, each once, in this order."""
-        room = self._take(len(rows))
-        self._rows = rows.to(self.stored.device)
-        if self._apart:
-            # What was copied from there last has arrived: rows.to() above waited for all the work before it.
-            pinned = self._pinned_room(len(rows))
-            torch.index_select(self.stored, 0, self._rows, out=pinned)
-            room.copy_(pinned, non_blocking=True)
-        else:
-            torch.index_select(self.stored, 0, self._rows, out=room)
+        self._rows = rows
+        self._host_rows.fetch(rows, self._take(len(rows)))
         assert self._tables.places is not None, "set when this was made"
         self._tables.places[rows] = torch.arange(len(rows), dtype=torch.int32, device=self._device)
 
@@ -65,9 +58,7 @@ class StagedRows:
         if isinstance(self._rows, slice):
             self.stored[self._rows].copy_(staged)
             return
-        if self._apart:
-            staged = self._pinned_room(len(staged)).copy_(staged)
-        self.stored.index_copy_(0, self._rows, staged)
+        self._host_rows.put(self._rows, staged)
 
     def _take(self, count: int) -> Tensor:
         if len(self._room) < count:
@@ -75,8 +66,3 @@ class StagedRows:
             self._room = self.stored.new_empty(count, self.stored.shape[1], device=self._device)
         self._tables.weights = self._room[:count]
         return self._tables.weights
-
-    def _pinned_room(self, count: int) -> Tensor:
-        if len(self._pinned) < count:
-            self._pinned = torch.empty(count, self.stored.shape[1], dtype=self.stored.dtype, pin_memory=True)
-        return self._pinned[:count]

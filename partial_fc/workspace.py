@@ -10,7 +10,7 @@ class Workspace:
     """Hands out uninitialised tensors by name; the memory of a name is kept and grows to the largest wish."""
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device
+        self.device = device
         self._buffers: dict[str, Tensor] = {}
 
     def take(self, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -19,7 +19,7 @@ class Workspace:
         buffer = self._buffers.get(name)
         if buffer is None or buffer.dtype != dtype or len(buffer) < wanted:
             self._buffers.pop(name, None)
-            buffer = torch.empty(wanted, dtype=dtype, device=self._device)
+            buffer = torch.empty(wanted, dtype=dtype, device=self.device)
             self._buffers[name] = buffer
         return buffer[:wanted].view(shape)
 
