@@ -59,7 +59,7 @@ test: venv
 	@$(MAKE) --no-print-directory venv-opencv || echo "the tests of exported models in OpenCV 4 and InsightFace will be skipped"
 	$(PYTEST) $(PYTEST_ARGS)
 
-# All that needs no other software: under 15 minutes on two cores.
+# All that needs no other software.
 test-without-system: venv
 	$(PYTEST) --ignore tests/system $(PYTEST_ARGS)
 

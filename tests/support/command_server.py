@@ -2,7 +2,7 @@
 
 python command_server.py: reads one JSON request a line, and answers each by its process id, then by its exit code.
 A forked command is a process of its own, with its own session, folder, environment and files; what it does not show is
-how an interpreter starts and ends. It ends with the process that asks.
+how an interpreter starts and ends. The server ends with the process that asks.
 """
 
 import atexit
