@@ -13,7 +13,7 @@ PYTEST_ARGS ?=
 JOBS ?= 3
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: venv venv-mxnet venv-opencv demo million test chaos lint format clean
+.PHONY: venv venv-mxnet venv-opencv demo million test test-without-system chaos lint format clean
 
 venv: $(READY)
 
@@ -51,11 +51,17 @@ demo: venv
 million: venv
 	@bash examples/million.sh $(BIN)
 
-# Several processes side by side, each on one thread: most tests wait for a process to start.
+# Several processes side by side, each on one thread: most tests wait for a process to start. Files in order, so that
+# the long ones do not come last: left to itself xdist begins with the files that have the most tests.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 test: venv
 	@$(MAKE) --no-print-directory venv-mxnet || echo "the tests of interoperability with MXNet will be skipped"
 	@$(MAKE) --no-print-directory venv-opencv || echo "the tests of exported models in OpenCV 4 and InsightFace will be skipped"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
+
+# All that needs no other software.
+test-without-system: venv
+	$(PYTEST) --ignore tests/system $(PYTEST_ARGS)
 
 # A run to which FAULTS things happen, drawn from SEED; then its weights are compared with an undisturbed run's.
 FAULTS ?= 30

@@ -58,12 +58,14 @@ def begin_motion(rows: CenterRows, shared: dict[str, Any], now: int) -> None:
 
 
 def add_motion(rows: CenterRows, own: Tensor, state: dict[str, Tensor]) -> None:
-    """Give the rows ``own`` [n], each once, their saved motion: momentum [n, D], touched, expiry, unrest [n]."""
+    """Give the rows ``own`` [n], each once, their saved motion: momentum [n, D], touched, expiry, unrest [n]; those of
+    them that are in ``state``.
+    """
     rows.slots.give(own)
     slots = rows.tables.slots[own].long()
-    for name in OF_A_ROW:
+    for name, values in state.items():
         array = getattr(rows.tables, name)
-        array.index_copy_(0, slots, state[name].to(array.device))
+        array.index_copy_(0, slots, values.to(array.device))
 
 
 def _alone(tensor: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from partial_fc.center_loading import check_fit
 from partial_fc.center_sgd import CenterSGD
 from partial_fc.head import PartialFC
 from partial_fc.motion_state import load_motion, motion_state
@@ -46,16 +47,12 @@ def load_center_state(head: PartialFC, optimizer: CenterSGD, pieces: Sequence[Pi
 
     Raises ValueError, naming the gap, when the pieces do not belong to this head or do not cover its classes.
     """
-    for piece in pieces:
-        found = (piece["num_classes"], piece["embedding_dim"])
-        if found != (head.num_classes, head.embedding_dim):
-            raise ValueError(
-                f"saved centers are {found[0]} classes x {found[1]}, this head has "
-                f"{head.num_classes} x {head.embedding_dim}: resume with the configuration of that run"
-            )
     motions = [piece["motion"] for piece in pieces]
-    if (head.rows is None) != (None in motions) or not pieces:
-        raise ValueError("saved centers come from a head with another kind of loss or sampling: resume with that one")
+    for piece in pieces:
+        has_motion = piece["motion"] is not None
+        check_fit(head, piece["num_classes"], piece["embedding_dim"], has_motion=has_motion)
+    if not pieces:
+        raise ValueError("no saved centers were given")
     _take(head, pieces, "centers", head.stored_centers)
     head.steps_taken = max(int(piece["steps_taken"]) for piece in pieces)
     head.control.load_state(pieces[0]["control"])

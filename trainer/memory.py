@@ -30,7 +30,7 @@ def keep_freed_memory() -> bool:
 def give_back_freed_memory() -> bool:
     """Return to the kernel what has been freed so far; False where the C library is another.
 
-    A checkpoint's centers are read into memory of their own first: at a million classes 2 GiB would stay for good.
+    A checkpoint's backbone, its optimizer's state and chunks of the centers were read into memory of their own first.
     """
     try:
         trim = ctypes.CDLL(None).malloc_trim

@@ -31,8 +31,8 @@ from trainer.optimizers import backbone_optimizer
 from trainer.run_data import open_loader, open_records
 from trainer.run_folder import check_run_folder
 from trainer.run_identities import RunIdentities
+from trainer.run_plan import make_plan
 from trainer.run_verification import names_of_sets
-from trainer.training import make_plan
 from trainer.world import World, gpu_number
 from trainer.writers.packages import require_packages
 

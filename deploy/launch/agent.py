@@ -3,9 +3,10 @@
 python -m deploy.launch.agent [torchrun's arguments] -m trainer train RUN.toml
 
 Arguments can come from the environment, as schedulers set it: PET_NNODES, PET_NPROC_PER_NODE, PET_NODE_RANK,
-PET_MASTER_ADDR, PET_MASTER_PORT. Exit codes: see :func:`deploy.launch.exit_codes.merged`. One node alone starts its
-workers again, ``--max-restarts`` times at most, unless they were stopped or their input is bad; of several nodes, each
-ends with its workers, and the scheduler starts all of them again.
+PET_MASTER_ADDR, PET_MASTER_PORT; PFC_MEETING_SECONDS: how long nodes wait for each other (120). Exit codes: see
+:func:`deploy.launch.exit_codes.merged`. One node alone starts its workers again, ``--max-restarts`` times at most,
+unless they were stopped or their input is bad; of several nodes, each ends with its workers, and the scheduler starts
+all of them again.
 """
 
 import os

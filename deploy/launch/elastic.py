@@ -11,6 +11,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import determine_local_world_size, get_args_parser, parse_min_max_nnodes, run
 
 from deploy.launch.exit_codes import described
+from deploy.launch.meeting import VARIABLE, MeetingError, wait_for_first_node, who_is_missing, with_limit
 from deploy.launch.network import interface_towards
 from deploy.launch.relay import say
 
@@ -24,7 +25,9 @@ class UsageError(ValueError):
 
 @dataclass(frozen=True)
 class Job:
-    """This node's part of a job. restarts: of its workers, by this launcher. arguments: torchrun's, complete."""
+    """This node's part of a job. restarts: of its workers, by this launcher. meeting_seconds: that nodes wait for each
+    other. arguments: torchrun's, complete.
+    """
 
     nodes: int
     node_rank: int
@@ -32,6 +35,7 @@ class Job:
     restarts: int
     grace_seconds: float
     master: tuple[str, int]
+    meeting_seconds: int
     arguments: Namespace
 
 
@@ -42,6 +46,7 @@ def read_job(arguments: Sequence[str]) -> Job:
     """
     parsed = get_args_parser().parse_args(arguments)
     nodes, workers = _check(parsed, arguments)
+    parsed.rdzv_conf, meeting_seconds = with_limit(parsed.rdzv_conf, os.environ.get(VARIABLE))
     _prepare(parsed, nodes, workers)
     restarts, parsed.max_restarts = parsed.max_restarts, 0
     return Job(
@@ -51,6 +56,7 @@ def read_job(arguments: Sequence[str]) -> Job:
         restarts,
         parsed.shutdown_timeout,
         (parsed.master_addr, parsed.master_port),
+        meeting_seconds,
         parsed,
     )
 
@@ -61,14 +67,19 @@ def attempt(job: Job) -> tuple[dict[int, int] | None, str]:
     Exit codes of the ranks that failed, None where torch failed before or beside them; and what happened, in words.
     """
     try:
+        if job.nodes > 1 and job.node_rank > 0:
+            wait_for_first_node(*job.master, job.meeting_seconds)
         run(copy.copy(job.arguments))  # type: ignore[no-untyped-call]
     except ChildFailedError as error:
         codes = {int(rank): int(failure.exitcode) for rank, failure in error.failures.items()}
         return codes, described(codes)
     except SignalException as error:
         return None, f"ended by {error.sigval.name}"
+    except MeetingError as error:
+        return None, str(error)
     except Exception as error:
-        return None, f"the launcher failed: {type(error).__name__}: {' '.join(str(error).split())[:500]}"
+        text = f"the launcher failed: {type(error).__name__}: {' '.join(str(error).split())[:500]}"
+        return None, who_is_missing(text, job.meeting_seconds) or text
     return {}, ""
 
 
@@ -111,7 +122,7 @@ def _prepare(parsed: Namespace, nodes: int, workers: int) -> None:
         interface = interface_towards(parsed.master_addr, parsed.master_port)
         if interface is not None:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
-        else:  # perhaps its name is known in a moment; torch tries on for ten minutes
+        else:  # perhaps its name is known in a moment
             say(f"--master-addr {parsed.master_addr}: this machine finds no way there yet, and waits for it")
     if workers > 1:
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does, without its banner

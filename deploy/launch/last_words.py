@@ -1,6 +1,7 @@
 """A node tells the others why its workers ended, where the workers could not: killed ones say nothing."""
 
 import json
+import socket
 import threading
 from datetime import timedelta
 
@@ -21,10 +22,12 @@ def tell_other_nodes(text: str, code: int, *, master: tuple[str, int], absent: i
     def tell() -> None:
         timeout = timedelta(seconds=TELLING_SECONDS)
         try:
+            with socket.create_connection(master, timeout=TELLING_SECONDS):
+                pass  # torch would fill the screen where nobody listens
             store = TCPStore(*master, is_master=False, timeout=timeout, wait_for_workers=False)
             words = json.dumps({"text": text, "code": code, "absent": absent})
             PrefixStore(PREFIX, store).compare_set(KEY, "", words)
-        except RuntimeError:
+        except (RuntimeError, OSError):
             pass  # The first node is gone: that the others notice by themselves.
 
     thread = threading.Thread(target=tell, name="pfc-last-words", daemon=True)

@@ -15,7 +15,13 @@ from deploy.submit.job import Job
 from deploy.submit.output_files import read_lines
 from deploy.submit.registry import Registry
 from deploy.submit.slurm_commands import knows_job, slurm
-from deploy.submit.slurm_script import SlurmOptions, megabytes, render_script
+from deploy.submit.slurm_script import (
+    MEETING_SECONDS,
+    PULL_SECONDS,
+    SlurmOptions,
+    megabytes,
+    render_script,
+)
 from deploy.submit.target import LIVE, Status
 
 WAITING = (
@@ -61,6 +67,8 @@ class SlurmTarget:
     def __init__(self, options: SlurmOptions) -> None:
         if options.max_restarts < 0:
             raise SubmitError(f"--max-restarts {options.max_restarts}: give 0 or more")
+        if options.meeting_seconds is not None and options.meeting_seconds < 1:
+            raise SubmitError(f"--meeting-seconds {options.meeting_seconds}: give 1 or more")
         for option in options.sbatch:
             if not option.startswith("-") or "\n" in option:
                 raise SubmitError(f"--sbatch {option}: write an option of sbatch, as --sbatch=--account=NAME")
@@ -69,12 +77,18 @@ class SlurmTarget:
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """``--max-restarts``, ``--python``, ``--sbatch``."""
+        """``--max-restarts``, ``--python``, ``--meeting-seconds``, ``--sbatch``."""
         parser.add_argument(
             "--max-restarts", type=int, default=3, metavar="N", help="after failures, of the whole job (default 3)"
         )
         parser.add_argument(
             "--python", metavar="PATH", help="of the nodes (default: this one, on a folder that they share)"
+        )
+        parser.add_argument(
+            "--meeting-seconds",
+            type=int,
+            metavar="N",
+            help=f"that nodes wait for each other (default {MEETING_SECONDS}, with --image {PULL_SECONDS})",
         )
         parser.add_argument(
             "--sbatch", action="append", default=[], metavar="OPTION", help="one more, as --sbatch=--account=NAME"
@@ -83,7 +97,9 @@ class SlurmTarget:
     @classmethod
     def from_arguments(cls, arguments: argparse.Namespace) -> "SlurmTarget":
         """With these options."""
-        return cls(SlurmOptions(arguments.max_restarts, arguments.python, tuple(arguments.sbatch)))
+        return cls(
+            SlurmOptions(arguments.max_restarts, arguments.python, tuple(arguments.sbatch), arguments.meeting_seconds)
+        )
 
     def check(self, job: Job) -> None:
         """Refuse what a batch job cannot carry."""

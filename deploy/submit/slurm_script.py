@@ -14,6 +14,8 @@ from pathlib import Path
 from deploy.submit.errors import SubmitError
 from deploy.submit.job import Job
 
+MEETING_SECONDS = 120  # Slurm starts all tasks of a step at once
+PULL_SECONDS = 900  # nodes that have to pull an image of gigabytes first are not ready together
 MARGIN_SECONDS = 30  # between the launcher's own SIGKILL of its workers and Slurm's of everything
 _UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
@@ -47,7 +49,7 @@ first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 address=$(scontrol --oneliner show node "$first" | grep -o 'NodeAddr=[^ ]*' | cut -d = -f 2)
 export PET_NNODES=$SLURM_JOB_NUM_NODES PET_NPROC_PER_NODE=@ranks@ PET_MAX_RESTARTS=0
 export PET_MASTER_ADDR=${address:-$first} PET_MASTER_PORT=$((20000 + SLURM_JOB_ID % 10000))
-export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=@shutdown@
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=@shutdown@ PFC_MEETING_SECONDS=@meeting@
 @exports@
 PFC_RUN_TOML=$(cat <<'END_OF_RUN_TOML'
 @toml@
@@ -108,11 +110,14 @@ exit "$code"
 
 @dataclass(frozen=True)
 class SlurmOptions:
-    """What this target alone is told. python: of the nodes. sbatch: further options, as sbatch has them."""
+    """What this target alone is told. python: of the nodes. sbatch: further options, as sbatch has them.
+    meeting_seconds: that launchers wait for each other; None: MEETING_SECONDS, with an image PULL_SECONDS.
+    """
 
     max_restarts: int
     python: str | None
     sbatch: tuple[str, ...]
+    meeting_seconds: int | None = None
 
 
 def render_script(job: Job, options: SlurmOptions, folder: Path, python: str) -> str:
@@ -144,6 +149,7 @@ def render_script(job: Job, options: SlurmOptions, folder: Path, python: str) ->
         "max_restarts": str(options.max_restarts),
         "ranks": str(job.ranks_per_node),
         "shutdown": str(job.grace_seconds - MARGIN_SECONDS),
+        "meeting": str(options.meeting_seconds or (MEETING_SECONDS if job.image is None else PULL_SECONDS)),
         "exports": "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()),
         "toml": job.config_text.rstrip("\n"),
         "node": _NODE.replace("@python@", shlex.quote(python)).rstrip("\n"),

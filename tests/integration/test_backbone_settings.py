@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import pfc, run, torchrun
+from commands import pfc, run_warm, torchrun
 from small_faces import make_small_faces, write_run
 
 from trainer.backbones import SyncBatchNorm
@@ -26,7 +26,7 @@ def test_a_run_starts_from_another_runs_weights(tmp_path: Path) -> None:
         "--set",
         "backbone.activation_checkpointing=true",
     ]
-    trained = run(torchrun(2, "train", first, *settings), cwd=tmp_path)
+    trained = run_warm(torchrun(2, "train", first, *settings), cwd=tmp_path)
     assert trained.code == 0, trained.err
     source = load_backbone(tmp_path / "first", CPU).module
     assert any(isinstance(layer, SyncBatchNorm) for layer in source.modules())
@@ -37,7 +37,7 @@ def test_a_run_starts_from_another_runs_weights(tmp_path: Path) -> None:
     second = write_run(tmp_path / "second.toml", output=tmp_path / "second", faces=faces, steps=1)
     still = [*AT_ONCE, "--set", "optimizer.lr=1e-12", "--set", "optimizer.weight_decay=0.0"]
     started = ["--set", f"backbone.pretrained={tmp_path / 'first'}"]
-    trained = run(pfc("train", second, *still, *started), cwd=tmp_path)
+    trained = run_warm(pfc("train", second, *still, *started), cwd=tmp_path)
     assert trained.code == 0, trained.err
     moved = load_backbone(tmp_path / "second", CPU).module
     for (name, ours), theirs in zip(moved.named_parameters(), source.parameters(), strict=True):
@@ -46,7 +46,7 @@ def test_a_run_starts_from_another_runs_weights(tmp_path: Path) -> None:
     assert read_weights(newest).keys() == source.state_dict().keys()
 
     third = write_run(tmp_path / "third.toml", output=tmp_path / "third", faces=faces, steps=1)
-    refused = run(pfc("train", third, *AT_ONCE, *started, "--set", "backbone.name=iresnet18"), cwd=tmp_path)
+    refused = run_warm(pfc("train", third, *AT_ONCE, *started, "--set", "backbone.name=iresnet18"), cwd=tmp_path)
     assert refused.code == 2
     assert 'backbone.name = "mobilefacenet"' in refused.err
     assert not (tmp_path / "third").exists()
@@ -64,7 +64,7 @@ def test_a_run_starts_from_another_runs_weights(tmp_path: Path) -> None:
 def test_settings_that_do_not_go_together_are_refused(tmp_path: Path, settings: list[str], message: str) -> None:
     faces = make_small_faces(tmp_path / "faces", identities=3, images_per_identity=4)
     config = write_run(tmp_path / "run.toml", output=tmp_path / "run", faces=faces, steps=1)
-    refused = run(
+    refused = run_warm(
         pfc("train", config, *AT_ONCE, *(part for text in settings for part in ("--set", text))), cwd=tmp_path
     )
     assert refused.code == 2

@@ -9,7 +9,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from commands import pfc, run, running, torchrun
+from commands import pfc, run_warm, running, torchrun
 from small_faces import make_small_faces, write_run
 
 from data_pipeline import RecordReader, RecordWriter
@@ -34,13 +34,13 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_stopped_by_a_bad_image_goes_on_past_it(damaged: Path, tmp_path: Path) -> None:
     config = write_run(tmp_path / "run.toml", output=tmp_path / "out", faces=damaged)
-    stopped = run(pfc("train", config), cwd=tmp_path)
+    stopped = run_warm(pfc("train", config), cwd=tmp_path)
     assert stopped.code == 2, stopped.err
     (line,) = stopped.error_lines
     assert "train.rec, record " in line
     assert "pfc data verify" in line
     assert 'bad_images = "skip"' in line
-    finished = run(pfc("train", config, "--set", "data.bad_images=skip"), cwd=tmp_path)
+    finished = run_warm(pfc("train", config, "--set", "data.bad_images=skip"), cwd=tmp_path)
     assert finished.code == 0, finished.err
     journal = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
     counts = journal[-1]["skipped_records"]
@@ -85,9 +85,9 @@ def test_a_run_goes_past_a_damaged_record_and_a_shard_that_ends_early(damaged: P
         stream.write(bytes(4))
         stream.truncate(offsets[60] + 50)
     config = write_run(tmp_path / "run.toml", output=tmp_path / "out", faces=faces)
-    stopped = run(pfc("train", config), cwd=tmp_path)
+    stopped = run_warm(pfc("train", config), cwd=tmp_path)
     assert (stopped.code, len(stopped.error_lines)) == (2, 1), stopped.err
-    finished = run(pfc("train", config, "--set", "data.bad_images=skip"), cwd=tmp_path)
+    finished = run_warm(pfc("train", config, "--set", "data.bad_images=skip"), cwd=tmp_path)
     assert finished.code == 0, finished.err
     last = json.loads((tmp_path / "out" / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["skipped_records"].keys() == {"truncated", "undecodable", "bad_record"}
@@ -96,20 +96,20 @@ def test_a_run_goes_past_a_damaged_record_and_a_shard_that_ends_early(damaged: P
 def test_too_many_bad_images_end_the_run(damaged: Path, tmp_path: Path) -> None:
     config = write_run(tmp_path / "run.toml", output=tmp_path / "out", faces=damaged)
     sets = ("--set", "data.bad_images=skip", "--set", "data.max_bad_images=0.04")
-    finished = run(pfc("train", config, *sets), cwd=tmp_path)
+    finished = run_warm(pfc("train", config, *sets), cwd=tmp_path)
     assert (finished.code, len(finished.error_lines)) == (2, 1), finished.err
     assert "3 bad images (2 truncated, 1 undecodable) are more than max_bad_images allows (2 of 63)" in finished.err
 
 
 def test_verify_says_what_and_where(damaged: Path, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
-    finished = run(pfc("data", "verify", damaged, "--report", report, "--workers", "2"), cwd=tmp_path)
+    finished = run_warm(pfc("data", "verify", damaged, "--report", report, "--workers", "2"), cwd=tmp_path)
     assert finished.code == 1, finished.err
     assert finished.err == ""
     entries = json.loads(report.read_text())
     assert entries["counts"] == {"truncated": 2, "undecodable": 1}
     assert [entry["key"] for entry in entries["bad"]] == [4, 11, 21]
-    assert run(pfc("data", "verify", tmp_path / "absent"), cwd=tmp_path).code == 2
+    assert run_warm(pfc("data", "verify", tmp_path / "absent"), cwd=tmp_path).code == 2
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

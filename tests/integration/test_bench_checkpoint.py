@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from commands import pfc, run, running, torchrun
+from commands import pfc, run_warm, running, torchrun
 
 pytestmark = pytest.mark.integration
 
@@ -18,7 +18,7 @@ SMALL = (
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_table_of_what_was_measured(ranks: int, tmp_path: Path) -> None:
     words = ("bench", "checkpoint", *SMALL, "--repetitions", "2", "--csv", tmp_path / "rows.csv")
-    ended = run(pfc(*words) if ranks == 1 else torchrun(ranks, *words), cwd=tmp_path)
+    ended = run_warm(pfc(*words) if ranks == 1 else torchrun(ranks, *words), cwd=tmp_path)
     assert ended.code == 0, ended.err
     heading = f"{ranks} rank, " if ranks == 1 else f"{ranks} ranks, "
     assert ended.out.startswith(heading)
@@ -59,7 +59,7 @@ def test_ended_in_the_middle_it_clears_up(number: signal.Signals, tmp_path: Path
     ],
 )
 def test_what_cannot_be_measured(words: tuple[str, ...], told: str, tmp_path: Path) -> None:
-    ended = run(pfc("bench", "checkpoint", *words), cwd=tmp_path)
+    ended = run_warm(pfc("bench", "checkpoint", *words), cwd=tmp_path)
     assert ended.code == 2
     (line,) = ended.error_lines
     assert told in line

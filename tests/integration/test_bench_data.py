@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 import pytest
-from commands import pfc, run
+from commands import pfc, run_warm
 from small_faces import make_small_faces
 
 from data_pipeline import RecordWriter
@@ -25,7 +25,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_loader_and_the_opening_are_measured(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     tmp_path = tmp_path_factory.mktemp("b")  # worker processes meet at a socket below it, whose path may have 107 bytes
     command = pfc("bench", "data", "--records", faces, *SMALL, "--csv", "out.csv", "--png", "out.png")
-    done = run(command, cwd=tmp_path)
+    done = run_warm(command, cwd=tmp_path)
     assert done.code == 0, done.err
     rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
     throughput = [row for row in rows if row["measurement"] == "throughput"]
@@ -47,7 +47,7 @@ def test_every_loader_and_the_opening_are_measured(faces: Path, tmp_path_factory
 
 def test_synthetic_faces_are_the_default(tmp_path: Path) -> None:
     options = ["--images", "40", "--image-size", "32", "--methods", "pfc", "--batches", "1", "--repetitions", "1"]
-    done = run(pfc("bench", "data", *options, "--index-records", "0"), cwd=tmp_path)
+    done = run_warm(pfc("bench", "data", *options, "--index-records", "0"), cwd=tmp_path)
     assert done.code == 0, done.err
     assert done.out.startswith("50 images of synthetic faces\nbatches of 128 images of 32x32")
     assert "opening" not in done.out
@@ -57,6 +57,6 @@ def test_what_dali_cannot_decode_ends_in_one_line(tmp_path: Path) -> None:
     with RecordWriter(tmp_path / "a.rec") as writer:
         for identity in range(9):
             writer.write(identity, b"\xff\xd8 no image")
-    done = run(pfc("bench", "data", "--records", "a.rec", *SMALL, "--methods", "dali"), cwd=tmp_path)
+    done = run_warm(pfc("bench", "data", "--records", "a.rec", *SMALL, "--methods", "dali"), cwd=tmp_path)
     assert (done.code, len(done.error_lines)) == (2, 1), done.err
     assert "fails on these records" in done.err

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import ROOT, pfc, run
+from commands import ROOT, pfc, run_warm
 
 pytestmark = pytest.mark.integration
 
@@ -21,7 +21,7 @@ SMALL += [word for setting in SETTINGS for word in ("--set", setting)]
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_whole_journey(tmp_path: Path) -> None:
     script = ["bash", str(ROOT / "examples" / "million.sh"), str(BIN), "300", "4096", str(tmp_path), *SMALL]
-    done = run(script, cwd=tmp_path, deadline_seconds=280)
+    done = run_warm(script, cwd=tmp_path, deadline_seconds=280)
     assert done.code == 0, done.err
     found = json.loads((tmp_path / "runs" / "million.json").read_text())
     before, restart, after = found["before"], found["restart"], found["after"]
@@ -49,7 +49,7 @@ def test_the_whole_journey(tmp_path: Path) -> None:
     places = {"run.output": tmp_path / "other", "data.records": tmp_path / "datasets" / "million"}
     settings = [word for key, place in places.items() for word in ("--set", f"{key}={place}")]
     other = [ROOT / "examples" / "million.toml", "--identities", "299", *SMALL, *settings]
-    again = run(pfc("bench", "journey", *other), cwd=tmp_path)
+    again = run_warm(pfc("bench", "journey", *other), cwd=tmp_path)
     assert (again.code, len(again.error_lines)) == (2, 1)
     assert "600 images of 300 identities" in again.err
     assert not (tmp_path / "other").exists()
@@ -68,6 +68,6 @@ def test_the_whole_journey(tmp_path: Path) -> None:
 def test_bad_arguments(tmp_path: Path, wrong: list[str], message: str) -> None:
     (tmp_path / "something").touch()
     output = ["--set", "run.output=out"]
-    done = run(pfc("bench", "journey", ROOT / "examples" / "million.toml", *SMALL, *output, *wrong), cwd=tmp_path)
+    done = run_warm(pfc("bench", "journey", ROOT / "examples" / "million.toml", *SMALL, *output, *wrong), cwd=tmp_path)
     assert (done.code, len(done.error_lines)) == (2, 1)
     assert message in done.err

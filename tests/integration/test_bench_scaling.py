@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from commands import pfc, run
+from commands import pfc, run_warm
 
 pytestmark = pytest.mark.integration
 
@@ -16,7 +16,7 @@ SMALL += ["--repetitions", "2", "--warmup", "2", "--json", "out.json"]
 def test_pieces_are_measured_and_drawn_together(tmp_path: Path) -> None:
     pieces = [["--axes", "classes", "--classes", "3001", "30000000000"], ["--axes", "world", "--worlds", "1", "3"]]
     for piece in pieces:
-        done = run(pfc("bench", "scaling", *SMALL, *piece), cwd=tmp_path)
+        done = run_warm(pfc("bench", "scaling", *SMALL, *piece), cwd=tmp_path)
         assert done.code == 0, done.err
         if "classes" in piece:
             assert "left out: 30,000,000,000 classes" in done.out
@@ -35,11 +35,11 @@ def test_pieces_are_measured_and_drawn_together(tmp_path: Path) -> None:
     assert (alone["bytes_moved"], alone["waited"]) == (0, 0)
     assert shared["bare_exchange"] > 0
     assert shared["waited"] > 0
-    other = run(pfc("bench", "scaling", *SMALL, "--spread", "0.1"), cwd=tmp_path)
+    other = run_warm(pfc("bench", "scaling", *SMALL, "--spread", "0.1"), cwd=tmp_path)
     assert (other.code, len(other.error_lines)) == (2, 1)
     assert "holds sizes at spread 0.06" in other.err
     drawn = pfc("bench", "scaling", "--draw", "--json", "out.json", "--picture", "out.svg", "--table", "out.md")
-    done = run(drawn, cwd=tmp_path)
+    done = run_warm(drawn, cwd=tmp_path)
     assert done.code == 0, done.err
     assert "**Over classes**" in done.out
     assert "**Over ranks, global batch kept**" in done.out
@@ -59,6 +59,6 @@ def test_pieces_are_measured_and_drawn_together(tmp_path: Path) -> None:
     ],
 )
 def test_bad_arguments(tmp_path: Path, wrong: list[str], message: str) -> None:
-    done = run(pfc("bench", "scaling", *SMALL, *wrong), cwd=tmp_path)
+    done = run_warm(pfc("bench", "scaling", *SMALL, *wrong), cwd=tmp_path)
     assert (done.code, len(done.error_lines)) == (2, 1)
     assert message in done.err

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from commands import pfc, run, running, torchrun
+from commands import pfc, run_warm, running, torchrun
 
 pytestmark = pytest.mark.integration
 
@@ -30,7 +30,7 @@ def left(folder: Path) -> list[str]:
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_the_parts_cover_the_step(tmp_path: Path, ranks: int) -> None:
     command = ["bench", "step", *SMALL, "--classes", "301", "650", "--csv", "out.csv"]
-    done = run(pfc(*command) if ranks == 1 else torchrun(ranks, *command), cwd=tmp_path)
+    done = run_warm(pfc(*command) if ranks == 1 else torchrun(ranks, *command), cwd=tmp_path)
     assert done.code == 0, done.err
     rows = table(tmp_path / "out.csv")
     for classes in ("301", "650"):
@@ -67,15 +67,15 @@ def test_stopped_on_request_it_tells_what_it_has_and_leaves_nothing_behind(tmp_p
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a folder that takes no files")
 def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
-    done = run(pfc("bench", "step", *SMALL, "--classes", "301", "--csv", "/proc/out.csv"), cwd=tmp_path)
+    done = run_warm(pfc("bench", "step", *SMALL, "--classes", "301", "--csv", "/proc/out.csv"), cwd=tmp_path)
     assert (done.code, len(done.error_lines)) == (1, 1), done.err
     assert left(tmp_path) == []
 
 
 def test_bad_arguments_end_in_one_line(tmp_path: Path) -> None:
-    done = run(torchrun(2, "bench", "step", *SMALL, "--classes", "3"), cwd=tmp_path)
+    done = run_warm(torchrun(2, "bench", "step", *SMALL, "--classes", "3"), cwd=tmp_path)
     assert done.code != 0
     assert {line.split(": ", 3)[3] for line in done.error_lines} == {"--classes 3: every rank needs at least two"}
-    done = run(pfc("bench", "step", "--batch-size", "1"), cwd=tmp_path)
+    done = run_warm(pfc("bench", "step", "--batch-size", "1"), cwd=tmp_path)
     assert (done.code, len(done.error_lines)) == (2, 1)
     assert "--batch-size must be at least 2" in done.err

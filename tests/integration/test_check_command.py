@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from commands import pfc, run
+from commands import pfc, run_warm
 from small_faces import make_small_faces, write_run
 
 pytestmark = pytest.mark.integration
@@ -19,7 +19,7 @@ def check(tmp_path: Path, faces: Path, *arguments: str) -> tuple[int, str, str]:
     """Exit code, output, error line; nothing may have been written."""
     config = write_run(tmp_path / "run.toml", output=tmp_path / "out", faces=faces)
     before = {path for path in tmp_path.rglob("*") if ".tmp" not in path.parts}
-    finished = run(pfc("check", config, *arguments), cwd=tmp_path)
+    finished = run_warm(pfc("check", config, *arguments), cwd=tmp_path)
     assert {path for path in tmp_path.rglob("*") if ".tmp" not in path.parts} == before
     return finished.code, finished.out, finished.err
 
@@ -34,7 +34,7 @@ def test_what_the_run_would_be(faces: Path, tmp_path: Path) -> None:
     assert {key: facts[key] for key in wanted} == wanted
     assert facts["resumes_from"] is None
     (tmp_path / "again.toml").write_text(facts["toml"])
-    again = run(pfc("check", tmp_path / "again.toml", "--json", "--world-size", "3"), cwd=tmp_path)
+    again = run_warm(pfc("check", tmp_path / "again.toml", "--json", "--world-size", "3"), cwd=tmp_path)
     assert json.loads(again.out) == facts, "the text is the whole configuration"
 
 
@@ -79,10 +79,10 @@ def test_without_data_files_are_left_alone(faces: Path, tmp_path: Path) -> None:
 
 def test_the_checkpoint_it_would_go_on_from(faces: Path, tmp_path: Path) -> None:
     config = write_run(tmp_path / "run.toml", output=tmp_path / "out", faces=faces, steps=10)
-    assert run(pfc("train", config), cwd=tmp_path).code == 0
+    assert run_warm(pfc("train", config), cwd=tmp_path).code == 0
 
     def checked(*arguments: str) -> tuple[int, str]:
-        finished = run(pfc("check", config, *arguments), cwd=tmp_path)
+        finished = run_warm(pfc("check", config, *arguments), cwd=tmp_path)
         return finished.code, finished.out + finished.err
 
     assert "from step 10" in checked()[1]

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from commands import pfc, run
+from commands import pfc, run_warm
 from damages import DAMAGES
 from training_on_ranks import continue_run
 
@@ -110,7 +110,7 @@ def test_what_is_no_checkpoint(command: str, folder: Path, tmp_path: Path, capsy
 
 def test_as_a_user_types_it(folder: Path) -> None:
     DAMAGES["torn in the middle"](newest(folder) / "rank_0000.bin")
-    ended = run(pfc("checkpoint", "inspect", folder), cwd=folder.parent)
+    ended = run_warm(pfc("checkpoint", "inspect", folder), cwd=folder.parent)
     assert ended.code == 1
     assert ended.out == ""
     (line,) = ended.err.splitlines()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import pfc, run, running, torchrun
+from commands import pfc, run_warm, running, torchrun
 from small_faces import make_small_faces, write_run
 
 from data_pipeline import RecordReader, RecordWriter
@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for identity, jpeg in [*images, *((9, jpeg) for identity, jpeg in images if identity == 4)]:
             writer.write(identity, jpeg)
     config = write_run(folder / "run.toml", output=folder / "run", faces=faces, steps=10)
-    trained = run(
+    trained = run_warm(
         pfc("train", config, "--set", f"data.records={folder / 'doubled.rec'}", "--set", "evaluation.pairs=[]"),
         cwd=folder,
     )
@@ -85,7 +85,7 @@ def test_the_page_has_pictures_and_loads_nothing(found: Path) -> None:
 
 
 def test_two_ranks_find_the_same(folder: Path, found: Path) -> None:
-    done = run(torchrun(2, "data", "clean", folder / "run", "--output", folder / "found 2"), cwd=folder)
+    done = run_warm(torchrun(2, "data", "clean", folder / "run", "--output", folder / "found 2"), cwd=folder)
     assert done.code == 0, done.err
     one, two = (json.loads((each / "cleaning.json").read_text()) for each in (found, folder / "found 2"))
     assert (one["split"][0]["keep"], one["split"][0]["other"]) == (two["split"][0]["keep"], two["split"][0]["other"])
@@ -157,7 +157,7 @@ def test_a_bad_image_that_the_run_passed_over_is_passed_over(folder: Path, tmp_p
         owner = int(reader.identities[30])
     config = write_run(tmp_path / "run.toml", output=tmp_path / "run", faces=folder / "faces", steps=1)
     settings = [f"data.records={tmp_path / 'doubled.rec'}", "evaluation.pairs=[]", "data.bad_images=skip"]
-    trained = run(
+    trained = run_warm(
         pfc("train", config, *(part for each in settings for part in ("--set", each)), "--set", "schedule.warmup=0"),
         cwd=tmp_path,
     )

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from commands import pfc, run, running
+from commands import pfc, run_warm, running
 from small_faces import make_small_faces, write_run
 from training_here import train_here
 
@@ -56,7 +56,7 @@ def test_kill_leaves_no_data_set_and_the_next_command_tidies_up(faces: Path, tmp
     assert [path.name for path in output.iterdir()] == [UNFINISHED]
     with pytest.raises(DataError, match="an unfinished one lies in"):
         find_records(output)
-    finished = run(pfc("data", "reshard", faces, "--output", output, "--shards", "3", "--shuffle"), cwd=tmp_path)
+    finished = run_warm(pfc("data", "reshard", faces, "--output", output, "--shards", "3", "--shuffle"), cwd=tmp_path)
     assert finished.code == 0, finished.err
     assert f"{output}/train-00000-of-00003.rec to train-00002-of-00003.rec: 9 identities, 63 images" in finished.out
     assert not (output / UNFINISHED).exists()
@@ -79,7 +79,7 @@ def test_a_full_disk(command: str, faces: Path, tmp_path: Path) -> None:
     elif command == "synth":
         arguments = [output, *SYNTH]
     whole = pfc("data", command, *arguments)
-    failed = run(["prlimit", "--fsize=20000", *whole], cwd=tmp_path)
+    failed = run_warm(["prlimit", "--fsize=20000", *whole], cwd=tmp_path)
     assert (failed.code, len(failed.error_lines), len(failed.err.splitlines())) == (1, 1, 1), failed.err
     assert str(output) in failed.err
     assert "File too large" in failed.err
@@ -87,7 +87,7 @@ def test_a_full_disk(command: str, faces: Path, tmp_path: Path) -> None:
         assert "--resume to continue" in failed.err
         with pytest.raises(DataError, match="unfinished"):
             find_records(output)
-        assert run([*whole, "--resume"], cwd=tmp_path).code == 0
+        assert run_warm([*whole, "--resume"], cwd=tmp_path).code == 0
         assert len(RecordReader(find_records(output))) == 80
     else:
         assert not output.exists()
@@ -122,7 +122,7 @@ def test_a_run_takes_a_folder_of_shards(faces: Path, tmp_path: Path, capsys: pyt
     assert main(["data", "reshard", str(faces), "--output", str(folder), "--shards", "2"]) == 0
     shutil.copy(faces / "verification.bin", folder)
     config = write_run(tmp_path / "run.toml", output=tmp_path / "run", faces=folder, steps=3)
-    finished = run(pfc("train", config, "--set", "schedule.warmup=0"), cwd=tmp_path)
+    finished = run_warm(pfc("train", config, "--set", "schedule.warmup=0"), cwd=tmp_path)
     assert finished.code == 0, finished.err
     (folder / "train-00001-of-00002.rec").unlink()
     capsys.readouterr()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from commands import pfc, run, torchrun
+from commands import pfc, run_warm, torchrun
 from protocol_faces import SIDE, IjbLayout, photo, write_ijb, write_people
 from sklearn.metrics import roc_auc_score, roc_curve
 
@@ -57,7 +57,7 @@ EVERYTHING = (
 
 @pytest.fixture(scope="module")
 def of_one_rank(sets: Path) -> list[dict[str, Any]]:
-    finished = run(pfc(*EVERYTHING, "--output", "out"), cwd=sets)
+    finished = run_warm(pfc(*EVERYTHING, "--output", "out"), cwd=sets)
     assert finished.code == 0, finished.err
     return json.loads(finished.out)
 
@@ -99,7 +99,7 @@ def test_every_protocol_has_its_numbers(of_one_rank: list[dict[str, Any]], sets:
 
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_several_ranks_find_the_same(of_one_rank: list[dict[str, Any]], sets: Path, ranks: int) -> None:
-    finished = run(torchrun(ranks, *EVERYTHING), cwd=sets, deadline_seconds=180.0)
+    finished = run_warm(torchrun(ranks, *EVERYTHING), cwd=sets, deadline_seconds=180.0)
     assert finished.code == 0, finished.err
     assert json.loads(finished.out) == of_one_rank
 
@@ -340,7 +340,7 @@ def test_bad_options(
 def test_one_ranks_missing_image_ends_all_ranks_with_code_2(layout: IjbLayout, sets: Path, tmp_path: Path) -> None:
     (layout.folder / "loose_crop" / "96.png").unlink()
     arguments = ("eval", *MODEL, "--ijb", layout.folder, "--output", tmp_path / "out", "--bootstrap", "0")
-    finished = run(
+    finished = run_warm(
         [*pfc()[:1], "-m", "deploy.launch.agent", "--nproc-per-node", "2", "-m", "trainer", *map(str, arguments)],
         cwd=sets,
     )

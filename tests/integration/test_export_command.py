@@ -13,7 +13,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from commands import pfc, run, running
+from commands import pfc, run_warm, running
 from damages import DAMAGES
 from exportable import calibrated, normalised, save_weights
 from small_disk import PRIVATE, missing
@@ -40,7 +40,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     faces = make_small_faces(folder / "faces")
     toml = write_run(folder / "run.toml", output=folder / "out", faces=faces, steps=STEPS)
     settings = [part for key, value in MODEL.items() for part in ("--set", f"backbone.{key}={value}")]
-    ended = run(pfc("train", toml, *settings, "--set", "data.decoder=cpu"), cwd=folder)
+    ended = run_warm(pfc("train", toml, *settings, "--set", "data.decoder=cpu"), cwd=folder)
     assert ended.code == 0, ended.err
     return folder / "out"
 
@@ -188,7 +188,7 @@ def test_a_program_that_runs_without_pfc(trained: Path, tmp_path: Path) -> None:
         np.save("found.npy", network(images).detach().numpy())
         print(extra["pfc.json"])
     """
-    ended = run([sys.executable, "-c", script], cwd=tmp_path)
+    ended = run_warm([sys.executable, "-c", script], cwd=tmp_path)
     assert ended.code == 0, ended.err
     said = json.loads(ended.out)
     sidecar = json.loads((tmp_path / "model.pt2.json").read_text())
@@ -379,7 +379,7 @@ def test_a_full_disk(weights: Path, tmp_path: Path) -> None:
     disk.mkdir()
     command = " ".join(pfc("export", weights, "--target", "torch", "--output", disk / "m.pt"))
     script = f"mount -t tmpfs -o size=1M tmpfs {disk} && {command}; echo code $?; ls -A {disk}"
-    ended = run([*PRIVATE, "sh", "-c", script], cwd=tmp_path)
+    ended = run_warm([*PRIVATE, "sh", "-c", script], cwd=tmp_path)
     assert ended.out == "code 1\n", "and nothing on the disk"
     (line,) = ended.error_lines
     assert line == f"pfc: error: {disk}/m.pt: No space left on device; make room and run the same command again"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import Finished, pfc, run, torchrun
+from commands import Finished, pfc, run_warm, torchrun
 from growing import NEW, OLD, images_of, write_people
 from growing_runs import centers_of, write_run
 from small_faces import make_small_faces
@@ -57,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train(config: Path, ranks: int, *settings: str) -> Finished:
     sets = [part for setting in settings for part in ("--set", setting)]
     command = torchrun(ranks, "train", config, *sets) if ranks > 1 else pfc("train", config, *sets)
-    return run(command, cwd=config.parent)
+    return run_warm(command, cwd=config.parent)
 
 
 def accuracy(run_folder: Path, step: int) -> float:

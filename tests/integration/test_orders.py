@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import tomli_w
 from checkpoint_reading import assert_identical, everything
-from commands import pfc, run, torchrun
+from commands import pfc, run_warm, torchrun
 from small_faces import make_small_faces, write_run
 
 from trainer.checkpoint import read_description
@@ -39,7 +39,7 @@ def test_two_ranks_train_on_a_partial_last_batch_and_resume_before_it(faces: Pat
         "data.order=blocks", "data.block_images=5", "data.window_blocks=4", "data.drop_last=false",
         "checkpoint.every_steps=3", "evaluation.pairs=[]",
     )  # fmt: skip
-    finished = run(torchrun(2, "train", config, *options), cwd=tmp_path)
+    finished = run_warm(torchrun(2, "train", config, *options), cwd=tmp_path)
     assert finished.code == 0, finished.err
     assert "8 steps of 4 an epoch" in finished.err
     assert [line["samples"] for line in journal(whole)] == [16, 32, 48, 63, 79, 95, 111, 126]
@@ -47,7 +47,7 @@ def test_two_ranks_train_on_a_partial_last_batch_and_resume_before_it(faces: Pat
     shutil.copytree(whole, broken)
     for late in ("step_00000006", "step_00000008"):
         shutil.rmtree(broken / "checkpoints" / late)
-    again = run(torchrun(2, "train", config, *options, "--set", f"run.output={broken}"), cwd=tmp_path)
+    again = run_warm(torchrun(2, "train", config, *options, "--set", f"run.output={broken}"), cwd=tmp_path)
     assert again.code == 0, again.err
     assert "continuing at step 3" in again.err
     assert_identical(*(everything(output / "checkpoints" / "step_00000008") for output in (broken, whole)))
@@ -62,7 +62,7 @@ def test_balanced_batches_train(faces: Path, tmp_path: Path) -> None:
         "data.identities_per_batch=4", "data.images_per_identity=2", "data.drop_last=false", "evaluation.pairs=[]",
         "schedule.warmup=0",
     )  # fmt: skip
-    finished = run(pfc("train", config, *options), cwd=tmp_path)
+    finished = run_warm(pfc("train", config, *options), cwd=tmp_path)
     assert finished.code == 0, finished.err
     assert "3 steps of 7 an epoch" in finished.err
     assert [line["samples"] for line in journal(tmp_path / "out")] == [8, 16, 24]
@@ -72,7 +72,7 @@ def test_a_run_begun_before_these_keys_existed_goes_on(faces: Path, tmp_path: Pa
     output = tmp_path / "out"
     config = write_run(tmp_path / "run.toml", output=output, faces=faces, steps=5)
     command = pfc("train", config, *sets("checkpoint.every_steps=3", "evaluation.pairs=[]"))
-    assert run(command, cwd=tmp_path).code == 0
+    assert run_warm(command, cwd=tmp_path).code == 0
     shutil.rmtree(output / "checkpoints" / "step_00000005")
     written = tomllib.loads((output / "run.toml").read_text())
     for key in ("order", "drop_last", "block_images", "window_blocks"):
@@ -83,7 +83,7 @@ def test_a_run_begun_before_these_keys_existed_goes_on(faces: Path, tmp_path: Pa
     for key in ("block_images", "window_blocks", "identities_per_batch", "images_per_identity"):
         del description.loader[key]
     description.write(checkpoint)
-    finished = run(command, cwd=tmp_path)
+    finished = run_warm(command, cwd=tmp_path)
     assert finished.code == 0, finished.err
     assert "continuing at step 3" in finished.err
 
@@ -100,7 +100,7 @@ def test_a_run_begun_before_these_keys_existed_goes_on(faces: Path, tmp_path: Pa
 )
 def test_orders_that_cannot_work_are_refused(faces: Path, tmp_path: Path, overrides: list[str], message: str) -> None:
     config = write_run(tmp_path / "run.toml", output=tmp_path / "out", faces=faces)
-    finished = run(pfc("train", config, *sets(*overrides)), cwd=tmp_path)
+    finished = run_warm(pfc("train", config, *sets(*overrides)), cwd=tmp_path)
     assert (finished.code, len(finished.err.strip().splitlines())) == (2, 1), finished.err
     assert message in finished.error_lines[0]
     assert not (tmp_path / "out").exists()

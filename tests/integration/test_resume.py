@@ -98,6 +98,8 @@ def test_an_interrupted_run_equals_the_uninterrupted_one(ranks: int, faces: Path
     assert_identical(final_state(broken), final_state(whole))
     assert learning_curve(broken) == learning_curve(whole)
 
+    if ranks == 3:  # what follows takes as many processes again, and does not depend on how many there are
+        return
     again = run(command, cwd=tmp_path)
     assert again.code == 0
     assert f"this run has taken all its {STEPS} steps, nothing is left to train" in again.err

@@ -7,7 +7,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from commands import Finished, marked, pfc, run, running
+from commands import Finished, marked, pfc, run_warm, running
 
 pytestmark = pytest.mark.integration
 
@@ -37,7 +37,7 @@ FILES = ("results.json", "table.md", "noise.png", "report.html")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
     synth = ["--identities", "6", "--images-per-identity", "6", "--unseen-identities", "8", "--pairs", "40"]
-    drawn = run(pfc("data", "synth", "faces", *synth, "--image-size", "32", "--style", "simple"), cwd=folder)
+    drawn = run_warm(pfc("data", "synth", "faces", *synth, "--image-size", "32", "--style", "simple"), cwd=folder)
     assert drawn.code == 0, drawn.err
     (folder / "run.toml").write_text(RUN)
     return folder
@@ -60,7 +60,7 @@ def wait_for(path: Path) -> None:
 
 
 def test_stopped_and_killed_it_goes_on_to_the_same_end(folder: Path) -> None:
-    undisturbed = run(command("whole"), cwd=folder, deadline_seconds=200)
+    undisturbed = run_warm(command("whole"), cwd=folder, deadline_seconds=200)
     assert undisturbed.code == 0, undisturbed.err
     assert "closed set, 40%" in undisturbed.out
     assert [line.split(":")[0] for line in undisturbed.err.splitlines() if "/2 " in line] == [
@@ -86,11 +86,11 @@ def test_stopped_and_killed_it_goes_on_to_the_same_end(folder: Path) -> None:
         process.wait(30)
         (training,) = [number for number in marked(mark) if is_training(number)]
         os.kill(training, signal.SIGSTOP)  # it must not end before the next one looks
-        refused = run(command("cut"), cwd=folder)
+        refused = run_warm(command("cut"), cwd=folder)
     assert refused.code == 2, refused.err
     assert "a training that it left, is at work" in refused.err
 
-    again = run(command("cut"), cwd=folder, deadline_seconds=200)
+    again = run_warm(command("cut"), cwd=folder, deadline_seconds=200)
     assert again.code == 0, again.err
     assert first.with_name("sface_clean_seed_3.done").stat().st_mtime_ns == trained, "it is not trained again"
     assert files(folder / "cut") == files(folder / "whole")
@@ -102,19 +102,19 @@ def is_training(number: int) -> bool:
 
 def test_what_is_trained_is_of_its_configuration(folder: Path) -> None:
     if not (folder / "whole" / "results.json").exists():
-        assert run(command("whole"), cwd=folder, deadline_seconds=200).code == 0
-    other = run(command("whole", "--set", "optimizer.lr=0.3"), cwd=folder)
+        assert run_warm(command("whole"), cwd=folder, deadline_seconds=200).code == 0
+    other = run_warm(command("whole", "--set", "optimizer.lr=0.3"), cwd=folder)
     assert_bad_input(other, "is of another study")
-    assert_bad_input(run(command("new", "--open-set", "0.2"), cwd=folder), "--distractors")
-    assert_bad_input(run(command("new", "--closed-set", "20"), cwd=folder), "between 0 and 1")
+    assert_bad_input(run_warm(command("new", "--open-set", "0.2"), cwd=folder), "--distractors")
+    assert_bad_input(run_warm(command("new", "--closed-set", "20"), cwd=folder), "between 0 and 1")
     assert not (folder / "new").exists()
 
 
 def test_a_training_that_fails_or_is_too_slow_ends_the_study_in_one_line(folder: Path) -> None:
-    slow = run(command("slow", "--run-minutes", "0.01"), cwd=folder)
+    slow = run_warm(command("slow", "--run-minutes", "0.01"), cwd=folder)
     assert slow.code == 1
     assert "took more than 0.01 min" in slow.error_lines[0]
-    failing = run(command("failing", "--set", "backbone.name=vit_t", "--set", "backbone.patch_size=5"), cwd=folder)
+    failing = run_warm(command("failing", "--set", "backbone.name=vit_t", "--set", "backbone.patch_size=5"), cwd=folder)
     assert failing.code == 1
     assert "sface_clean_seed_3 ended with code 2" in failing.error_lines[0]
     assert "patches of 5 pixels" in failing.error_lines[0]

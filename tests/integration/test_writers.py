@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from commands import kill_marked, marked, pfc, run, running
+from commands import kill_marked, marked, pfc, run_warm, running
 from event_reading import read_scalars, read_texts
 from prometheus_server import wait_for
 from small_faces import make_small_faces, write_run
@@ -94,7 +94,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert disturb(command, folder, output, lambda pid, mark: os.kill(pid, signal.SIGKILL)) == -signal.SIGKILL
         assert disturb(command, folder, output, lambda pid, mark: kill_marked(mark)) == -signal.SIGKILL
         assert disturb(command, folder, output, lambda pid, mark: os.kill(pid, signal.SIGTERM)) == 75
-        finished = run(command, cwd=folder, deadline_seconds=150)
+        finished = run_warm(command, cwd=folder, deadline_seconds=150)
     assert finished.code == 0, finished.err
     assert "warning" not in finished.err, finished.err
     assert [line["step"] for line in journal(output)] == list(range(1, STEPS + 1))
@@ -161,7 +161,7 @@ def test_no_service_costs_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         tmp_path / "run.toml", output=output, faces=make_small_faces(tmp_path / "faces"), steps=6, batch_size=4
     )
     command = pfc("train", config, "--set=log.wandb.project=faces", "--set=evaluation.pairs=[]")
-    finished = run(command, cwd=tmp_path)
+    finished = run_warm(command, cwd=tmp_path)
     assert finished.code == 0, finished.err
     (warning,) = [line for line in finished.err.splitlines() if line.startswith("warning")]
     assert "W&B cannot be reached" in warning
@@ -175,17 +175,17 @@ def test_curves_may_begin_late_and_their_trouble_costs_a_warning(tmp_path: Path)
     config = write_run(
         tmp_path / "run.toml", output=output, faces=make_small_faces(tmp_path / "faces"), steps=6, batch_size=4
     )
-    assert run(pfc("train", config), cwd=tmp_path).code == 0
+    assert run_warm(pfc("train", config), cwd=tmp_path).code == 0
     (output / "tensorboard").write_text("in the way")
     command = pfc("train", config, "--set=log.tensorboard=true")
-    hindered = run(command, cwd=tmp_path)
+    hindered = run_warm(command, cwd=tmp_path)
     assert hindered.code == 0, hindered.err
     (warning,) = [line for line in hindered.err.splitlines() if line.startswith("warning")]
     assert "no curves for TensorBoard" in warning
     assert str(output / "tensorboard") in warning
 
     (output / "tensorboard").unlink()
-    assert run(command, cwd=tmp_path).code == 0
+    assert run_warm(command, cwd=tmp_path).code == 0
     scalars = read_scalars(output / "tensorboard")
     assert [step for step, _ in scalars["loss/total"]] == [1, 2, 3, 4, 5, 6]
     assert [step for step, _ in scalars["verification/verification/auc"]] == [6]

@@ -15,9 +15,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from command_server import CommandServer
 
 ROOT = Path(__file__).parents[2]
 MARK = "PFC_TEST_COMMAND"
+PFC = [sys.executable, "-m", "trainer"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ def environment() -> dict[str, str]:
 
 
 def pfc(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "trainer", *map(str, arguments)]
+    return [*PFC, *map(str, arguments)]
 
 
 def torchrun(ranks: int, *arguments: str | Path) -> list[str]:
@@ -131,6 +135,33 @@ def running(
 
 
 def run(command: Sequence[str], *, cwd: Path, deadline_seconds: float = 120.0) -> Finished:
+    """To its end, as a user starts it."""
     with running(command, cwd=cwd) as process:
         out, err = process.communicate(timeout=deadline_seconds)
         return Finished(process.returncode, out, err)
+
+
+def run_warm(command: Sequence[str], *, cwd: Path, deadline_seconds: float = 120.0) -> Finished:
+    """:func:`run` for a :func:`pfc` command, forked from a process that has imported everything: for tests of what
+    commands do, of which there are many, not of how they start and end.
+    """
+    if list(command[: len(PFC)]) != PFC:
+        return run(command, cwd=cwd, deadline_seconds=deadline_seconds)
+    mark, temporary = uuid.uuid4().hex, cwd / ".tmp"
+    temporary.mkdir(exist_ok=True)
+    with TemporaryDirectory() as folder:
+        out, err = Path(folder) / "out", Path(folder) / "err"
+        out.touch()
+        err.touch()
+        request = {
+            "arguments": list(command[len(PFC) :]),
+            "cwd": str(cwd),
+            "environment": environment() | {MARK: mark, "TMPDIR": str(temporary)},
+            "out": str(out),
+            "err": str(err),
+        }
+        try:
+            code = CommandServer.shared(environment()).run(request, deadline_seconds=deadline_seconds)
+        finally:
+            kill_marked(mark)
+        return Finished(code, out.read_text(), err.read_text())

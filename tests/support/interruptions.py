@@ -54,7 +54,7 @@ PLACES: dict[str, Callable[[Callable[[], None]], None]] = {
     "before embedding": lambda happens: _before(trainer.growth.grow, "angles_of_kept", happens),
     # The third window of images: after those of some that stay, on one rank or two.
     "embedding": lambda happens: _before(ImageEmbedder, "_sums", happens, call=3),
-    "folder made": lambda happens: _after(trainer.training, "_claim", happens),
+    "folder made": lambda happens: _after(trainer.training, "claim", happens),
     "before the first checkpoint": lambda happens: _before(Draft, "publish", happens),
     "after the first checkpoint": lambda happens: _after(Draft, "publish", happens),
     "step 3": lambda happens: _before(TrainingLoop, "_take_step", happens, call=3),

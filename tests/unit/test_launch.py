@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 from commands import environment
+from ports import free_port
 from torch._C._distributed_c10d import PrefixStore, TCPStore
 
 from deploy.launch import exit_codes
 from deploy.launch.agent import main
 from deploy.launch.exit_codes import described, merged
 from deploy.launch.last_words import KEY, PREFIX, tell_other_nodes
+from deploy.launch.meeting import with_limit
 from deploy.launch.network import interface_towards
 from trainer.bulletin import FAILURE, Bulletin
 from trainer.errors import ExitCode
@@ -88,6 +90,7 @@ def test_description_of_what_happened() -> None:
         (["--nnodes", "2", "--master-addr", "a", "--node-rank", "2"], "--node-rank 2 is not one of 2 nodes"),
         (["--nnodes", "2", "--master-addr", "a", "--standalone"], "leave out --standalone"),
         (["--nnodes", "2", "--rdzv-endpoint", "a:1"], "meet at --master-addr and --master-port"),
+        (["--rdzv-conf", "timeout=soon"], "--rdzv-conf timeout=soon: give whole seconds"),
     ],
 )
 def test_arguments_that_cannot_work(
@@ -99,6 +102,37 @@ def test_arguments_that_cannot_work(
     assert len(lines) == 1
     assert lines[0].startswith("pfc launch: error: ")
     assert message in lines[0]
+
+
+def test_a_node_alone_does_not_wait_for_ever(tmp_path: Path) -> None:
+    """Whichever node it is: one line that says who is missing, and the code of what may be tried again."""
+    launchers = []
+    for node in range(2):  # each at a port where nobody comes
+        place = ["--nnodes", "2", "--node-rank", str(node), "--nproc-per-node", "1"]
+        master = ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
+        command = [sys.executable, "-m", "deploy.launch.agent", *place, *master, "-m", "trainer", "train", "run.toml"]
+        launchers.append(
+            subprocess.Popen(
+                command,
+                cwd=tmp_path,
+                env=environment() | {"PFC_MEETING_SECONDS": "1"},
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    told = [launcher.communicate(timeout=100)[1].splitlines() for launcher in launchers]
+    assert [launcher.returncode for launcher in launchers] == [1, 1]
+    (first,), (second,) = told
+    assert first.startswith("pfc launch: only 1 of 2 nodes came within 1 s: to wait longer set PFC_MEETING_SECONDS")
+    assert second.startswith("pfc launch: the first node did not answer at 127.0.0.1:")
+
+
+def test_the_limit_of_waiting_is_a_setting() -> None:
+    assert with_limit("", None) == ("timeout=120", 120)
+    assert with_limit("", "600") == ("timeout=600", 600)
+    assert with_limit("read_timeout=7,timeout=30", "600") == ("read_timeout=7,timeout=30", 30)
+    with pytest.raises(ValueError, match=r"PFC_MEETING_SECONDS=0: give whole seconds, 1 or more"):
+        with_limit("", "0")
 
 
 def test_the_environment_is_read_as_schedulers_set_it(

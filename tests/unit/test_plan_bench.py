@@ -13,7 +13,7 @@ from tests.support.commands import marked, pfc, running
 from trainer.bench.plan_problem import SIZES, Compared, Size, format_compared
 from trainer.cli import main
 from trainer.config import config_from
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, PeerFailedError
 from trainer.plan import heap
 from trainer.plan.clock import Clock
 from trainer.plan.devices import device_named
@@ -87,7 +87,9 @@ def test_a_clock_takes_the_median_after_one_call() -> None:
 
 def test_ranks_that_fail_are_told_and_none_outlives_the_block() -> None:
     with local_ranks(["no_such_module_here"], 2) as processes:
-        failed = pytest.raises(ConfigError, match=r"measuring failed on rank [01] \(exit code 1\): .*No module named ")
+        failed = pytest.raises(
+            PeerFailedError, match=r"measuring failed on rank [01] \(exit code 1\): .*No module named "
+        )
         with failed:
             outcome(processes, deadline_seconds=60.0)
     assert all(process.poll() is not None for process in processes)

@@ -11,11 +11,10 @@ import torch
 from PIL import Image
 from protocol_faces import photo, write_people
 
-from data_pipeline import RecordReader
+from data_pipeline import RecordReader, files_together
 from data_pipeline.errors import DataError
 from trainer.bench.eval_problem import COMPARISON, EXTRACTION, EvalEffort, EvalRow
 from trainer.bench.eval_table import format_rows, write_csv
-from trainer.evaluation import protocol_store
 from trainer.evaluation.face_sets import open_face_set
 from trainer.evaluation.image_sources import Decoding, FileImages, LooseCrops, RecordImages
 from trainer.evaluation.number_table import read_csv_columns, read_numbers
@@ -152,21 +151,24 @@ def test_pictures_are_pictures_and_equal_results_give_equal_ones() -> None:
 
 
 def test_results_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = save_protocol(tmp_path, 7, result(), {"roc.png": b"old"})
-    assert folder == tmp_path / "step_00000007" / "set"
+    save_protocol(tmp_path, 7, result(), {"roc.png": b"old"})
+    folder = tmp_path / "step_00000007" / "set"
     assert json.loads((folder / "result.json").read_text()) == {"name": "set", "x": 1.5}
 
-    class Full(protocol_store.PendingFile):
+    class Full(files_together.PendingFile):
         def finish(self) -> None:
             if self.path.name == "result.json":
                 raise OSError(errno.ENOSPC, "No space left on device")
             super().finish()
 
-    monkeypatch.setattr(protocol_store, "PendingFile", Full)
+    monkeypatch.setattr(files_together, "PendingFile", Full)
     with pytest.raises(OSError, match="No space left"):
         save_protocol(tmp_path, 7, result(), {"roc.png": b"new", "more.png": b"new"})
     assert sorted(path.name for path in folder.iterdir()) == ["result.json", "roc.png"]
     assert (folder / "roc.png").read_bytes() == b"old"
+    with pytest.raises(OSError, match="No space left"):
+        save_protocol(tmp_path / "new", 7, result(), {"roc.png": b"new"})
+    assert not (tmp_path / "new").exists(), "nor a folder that was made for it"
 
 
 def test_bench_eval_says_what_is_extrapolated(tmp_path: Path) -> None:

@@ -68,7 +68,9 @@ def test_all_that_can_be_asked_for() -> None:
         in script
     )
     assert "export PET_NNODES=$SLURM_JOB_NUM_NODES PET_NPROC_PER_NODE=8 PET_MAX_RESTARTS=0" in script
-    assert "export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=270" in script
+    assert "export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=270 PFC_MEETING_SECONDS=900\n" in script
+    assert "PFC_MEETING_SECONDS=120\n" in rendered(JOB)
+    assert "PFC_MEETING_SECONDS=7\n" in rendered(job, replace(OPTIONS, meeting_seconds=7))
     assert "export NCCL_DEBUG=INFO\nexport NOTE='it'\"'\"'s 1'\n" in script
 
 

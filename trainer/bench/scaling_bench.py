@@ -15,7 +15,7 @@ from trainer.bench.scaling_problem import (
     ScalingRow,
     describe,
 )
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, PeerFailedError
 from trainer.plan.local_ranks import local_ranks, outcome
 
 DEADLINE_SECONDS = 900.0  # of one size
@@ -47,7 +47,7 @@ def scaling_points(
 
 
 def bench_scaling(points: Sequence[ScalingPoint], effort: ScalingEffort) -> Iterator[ScalingRow | LeftOut]:
-    """Measure one after the other; what does not fit in memory is left out. Raises ConfigError where one fails."""
+    """Measure one after the other; what does not fit in memory is left out. Raises PeerFailedError where one fails."""
     for point in points:
         available, needed = available_bytes(), needed_bytes(point)
         if available is not None and needed > available:
@@ -59,6 +59,8 @@ def bench_scaling(points: Sequence[ScalingPoint], effort: ScalingEffort) -> Iter
                 printed = outcome(processes, deadline_seconds=DEADLINE_SECONDS)
             except ConfigError as error:
                 raise ConfigError(f"{describe(point)}: {error}") from None
+            except PeerFailedError as error:
+                raise PeerFailedError(f"{describe(point)}: {error}", error.code) from None
         yield ScalingRow.from_dict(json.loads(printed.splitlines()[-1]))
 
 

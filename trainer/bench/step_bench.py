@@ -33,9 +33,9 @@ from trainer.progress import Progress
 from trainer.pulse import Pulse
 from trainer.reporting import Reporting
 from trainer.run_data import open_data
+from trainer.run_plan import make_plan
 from trainer.run_verification import RunVerification
 from trainer.stopping import StopRequest
-from trainer.training import make_plan
 from trainer.world import World
 from trainer.writers.run_writers import RunWriters
 

@@ -7,40 +7,31 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 
-from partial_fc import load_center_state
-from trainer.agreement import PeerFailedError, first_rank_decides, together
+from partial_fc.center_loading import CenterLoading, check_fit
+from trainer.agreement import PeerFailedError, first_rank_decides, of_all_ranks, together
+from trainer.checkpoint.center_files import CenterFiles
 from trainer.checkpoint.description import Description, read_description
 from trainer.checkpoint.draft import set_aside
 from trainer.checkpoint.folders import complete_checkpoints
 from trainer.checkpoint.parts import Part, PartsLoadPlanner
+from trainer.checkpoint.rank_states import needed_states, one_motion, without_momentum
 from trainer.checkpoint.storage import DamagedCheckpointError, RawReader
-from trainer.checkpoint.trained import (
-    CENTER_DTYPES,
-    CENTER_MOMENTUM,
-    CENTERS,
-    SEEN_CLASSES,
-    Position,
-    Trained,
-    load_shared_state,
-)
+from trainer.checkpoint.trained import SEEN_CLASSES, Position, Trained, load_shared_state
 from trainer.checkpoint.tree import empty_tensors, join_tree
 from trainer.errors import ConfigError
 from trainer.metrics_so_far import share_out
 from trainer.world import World
-
-MOTION_ARRAYS = ("classes", "momentum", "touched", "expiry", "unrest")
 
 
 def load_checkpoint(folder: Path, trained: Trained, *, world: World, seed: int = 0) -> Position:
     """Put the saved state into ``trained``, this rank's random state in place, and return the position.
 
     Any number of ranks can read it. On the number that wrote it, random states go on; on another, each rank's is made
-    anew from (seed, rank, step). Nothing is changed unless all ranks could read all they need.
+    anew from (seed, rank, step). Nothing is changed unless all ranks could read all they need. What is as large as the
+    centers is read twice for that, and goes where it stays: it is never held in a second copy.
     Raises ConfigError, one line and on all ranks, for a checkpoint that does not fit, and DamagedCheckpointError for
     one that is not what was written.
     """
@@ -48,20 +39,25 @@ def load_checkpoint(folder: Path, trained: Trained, *, world: World, seed: int =
     if isinstance(description, DamagedCheckpointError):
         raise description
     reader = _together(world, lambda: RawReader(folder, description.tensors))
+    head, shard = trained.head, trained.head.class_shard
     try:
-        tensors, rows, states = _destinations(description, reader, trained, world)
-        read_parts(reader, rows | {name: Part(tensor) for name, tensor in tensors.items()}, world=world)
-        shared = join_tree(description.shared, tensors)
-        motions = [each["motion"] for each in join_tree(states, tensors)]
-        piece = _centers(description, trained, rows, shared["head"], motions)
-        load_center_state(trained.head, trained.center_optimizer, [piece])
-        if SEEN_CLASSES in rows:
-            trained.head.seen.load_state(rows[SEEN_CLASSES].tensor)
+        has_motion = all(each["motion"] is not None for each in description.ranks)
+        check_fit(head, description.num_classes, description.embedding_dim, has_motion=has_motion)
+        states = needed_states(description, shard, world)
+        tensors = empty_tensors([description.shared, without_momentum(states)], reader.metadata)
+        seen = {}
+        if SEEN_CLASSES in reader.metadata.state_dict_metadata:  # earlier versions did not count them
+            seen[SEEN_CLASSES] = Part(torch.empty(len(shard), dtype=torch.uint8), shard.start, head.num_classes)
+        read_parts(reader, seen | {name: Part(tensor) for name, tensor in tensors.items()}, world=world)
+        shared, read = join_tree(description.shared, tensors), join_tree(without_momentum(states), tensors)
+        _put_centers(reader, trained, states, read, shared["head"], world)
+        if seen:
+            head.seen.load_state(seen[SEEN_CLASSES].tensor)
         load_shared_state(trained, shared)
         if description.world_size != world.world_size:
             torch.manual_seed(((seed * 1_000_003 + description.step) * 4099 + world.rank) % (1 << 63))
         else:
-            (own,) = join_tree(states, tensors)
+            (own,) = read
             torch.set_rng_state(own["random_state"])
             if world.device.type == "cuda" and "cuda_random_state" in own:
                 torch.cuda.set_rng_state(own["cuda_random_state"], world.device)
@@ -71,6 +67,41 @@ def load_checkpoint(folder: Path, trained: Trained, *, world: World, seed: int =
     except (KeyError, IndexError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise ConfigError(f"{folder} does not fit this run: {str(error).splitlines()[0]}") from None
     return Position(description.step, description.samples, description.loader, metrics)
+
+
+def _put_centers(
+    reader: RawReader,
+    trained: Trained,
+    states: list[dict[str, Any]],
+    read: list[dict[str, Any]],
+    numbers: dict[str, Any],
+    world: World,
+) -> None:
+    """Fill the head's rows, once all ranks know that theirs are whole. states: as saved; read: with their tensors, but
+    for momentum; numbers: of the head.
+    """
+    motion = one_motion([each["motion"] for each in read])
+    found: list[CenterFiles] = []
+
+    def check() -> None:
+        saved = [] if motion is None else [each["motion"] for each in states]
+        classes = None if motion is None else motion["classes"]
+        found.append(CenterFiles(reader, trained.head, motions=saved, classes=classes))
+        found[0].check()
+
+    def put() -> None:
+        loading = CenterLoading(
+            trained.head,
+            trained.center_optimizer,
+            steps_taken=int(numbers["steps_taken"]),
+            control=numbers["control"],
+            motion=motion,
+            has_momentum=found[0].has_momentum,
+        )
+        found[0].put_into(loading)
+
+    _on_all(world, check)
+    _on_all(world, put)
 
 
 def load_newest(
@@ -116,56 +147,20 @@ def _description_or_damage(folder: Path) -> Description | DamagedCheckpointError
         return error  # as a value it keeps its type on all ranks
 
 
-def _destinations(
-    description: Description, reader: RawReader, trained: Trained, world: World
-) -> tuple[dict[str, Tensor], dict[str, Part], list[dict[str, Any]]]:
-    """Room for what this rank needs: whole tensors, its rows of the centers, and the states of ranks that hold some."""
-    shard = trained.head.class_shard
-    states = description.ranks
-    if description.world_size == world.world_size:
-        states = [states[world.rank]]
-    else:
-        holders = [each for each in states if each["start"] < shard.stop and each["stop"] > shard.start]
-        states = [{"motion": each["motion"]} for each in holders or states[:1]]
-    tensors = empty_tensors([description.shared, states], reader.metadata)
-    rows = {}
-    kept = trained.head.stored_centers.dtype
-    for name in (CENTERS, CENTER_MOMENTUM):
-        saved = reader.metadata.state_dict_metadata.get(name)
-        if isinstance(saved, TensorStorageMetadata):
-            # Centers come as they were saved: the head takes either type, and nothing is lost on the way here.
-            dtype = torch.float32 if kept in CENTER_DTYPES else kept
-            if name == CENTERS and {kept, saved.properties.dtype} <= CENTER_DTYPES:
-                dtype = saved.properties.dtype
-            room = torch.empty(len(shard), trained.head.embedding_dim, dtype=dtype)
-            rows[name] = Part(room, shard.start, trained.head.num_classes)
-    if SEEN_CLASSES in reader.metadata.state_dict_metadata:  # earlier versions did not count them
-        rows[SEEN_CLASSES] = Part(torch.empty(len(shard), dtype=torch.uint8), shard.start, trained.head.num_classes)
-    return tensors, rows, states
-
-
-def _centers(
-    description: Description, trained: Trained, rows: dict[str, Part], head: dict[str, Any], motions: list[Any]
-) -> dict[str, Any]:
-    """This rank's piece, as :func:`partial_fc.load_center_state` takes it."""
-    shard = trained.head.class_shard
-    motion = motions[0]
-    if motion is not None:
-        if len({each["now"] for each in motions}) > 1:
-            raise ValueError("its momentum comes from different steps")
-        motion = motion | {name: torch.cat([each[name] for each in motions]) for name in MOTION_ARRAYS}
-    momentum = rows.get(CENTER_MOMENTUM)
-    return {
-        "start": shard.start,
-        "stop": shard.stop,
-        "num_classes": description.num_classes,
-        "embedding_dim": description.embedding_dim,
-        "steps_taken": head["steps_taken"],
-        "control": head["control"],
-        "centers": rows[CENTERS].tensor,
-        "momentum": None if momentum is None else momentum.tensor,
-        "motion": motion,
-    }
+def _on_all(world: World, action: Callable[[], None]) -> None:
+    """Run ``action`` on every rank; what goes wrong on one goes wrong on all, who say the same."""
+    failure: Exception | None = None
+    try:
+        action()
+    except Exception as error:
+        failure = error
+    is_damage = isinstance(failure, DamagedCheckpointError)
+    told = of_all_ranks(world, (is_damage, None if failure is None else str(failure)))
+    if failure is not None:
+        raise failure
+    for damage, text in told:
+        if text is not None:
+            raise (DamagedCheckpointError if damage else ValueError)(text)
 
 
 def _together(world: World, make: Callable[[], RawReader]) -> RawReader:

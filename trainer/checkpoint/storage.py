@@ -9,9 +9,11 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import CancelledError
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from torch.distributed.checkpoint.metadata import (
     TensorProperties,
     TensorStorageMetadata,
 )
-from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner, SavePlan, SavePlanner
+from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner, ReadItem, SavePlan, SavePlanner
 from torch.distributed.checkpoint.storage import StorageReader, StorageWriter, WriteResult
 from torch.futures import Future
 
@@ -37,6 +39,7 @@ DTYPES = {
         *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
     )
 }
+PIECE_BYTES = 1 << 20  # read at a time where nothing is kept
 assert sys.byteorder == "little", "the files hold little-endian numbers"
 
 
@@ -182,36 +185,63 @@ class RawReader(StorageReader):
     def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
         """Fill what was planned."""
         for item in plan.items:
-            source = self.chunk(item.storage_index)
-            for dim, (offset, length) in enumerate(zip(item.storage_offsets, item.lengths, strict=True)):
-                source = source.narrow(dim, offset, length)
             target = planner.resolve_tensor(item)
-            target.copy_(source)
+            target.copy_(self._wanted(item))
             planner.commit_tensor(item, target)
         done: Future[None] = Future()
         done.set_result(None)
         return done
 
+    def _wanted(self, item: ReadItem) -> torch.Tensor:
+        """The part of a chunk that was planned. Nobody else holds the chunk, so its room is free for the next one."""
+        source = self.chunk(item.storage_index)
+        for dim, (offset, length) in enumerate(zip(item.storage_offsets, item.lengths, strict=True)):
+            source = source.narrow(dim, offset, length)
+        return source
+
     def chunk(self, index: MetadataIndex) -> torch.Tensor:
         """One chunk's elements, checked."""
         place, dtype, sizes = self._places[index]
+        content = bytearray(place.size)
+        with self._opened(place) as file:
+            file.readinto(content)  # where the file is too short, the rest are zeros
+        self._compare(index, hashlib.sha256(content))
+        return torch.frombuffer(content, dtype=dtype).view(sizes)
+
+    def check(self, index: MetadataIndex) -> None:
+        """Read one chunk, a piece at a time, only to see that it is what was written."""
+        place, _, _ = self._places[index]
+        piece = memoryview(bytearray(min(place.size, PIECE_BYTES)))
+        found, left = hashlib.sha256(), place.size
+        with self._opened(place) as file:
+            while left and (count := file.readinto(piece[:left])):
+                found.update(piece[:count])
+                left -= count
+        self._compare(index, found)
+
+    @contextmanager
+    def _opened(self, place: Place) -> Iterator[BufferedReader]:
+        """The file, at the chunk's beginning."""
         path = self._folder / place.file
         try:
             with path.open("rb") as file:
                 file.seek(place.begin)
-                content = bytearray(file.read(place.size))
+                yield file
         except OSError as error:
             raise DamagedCheckpointError(f"{path}: {error.strerror}; use another checkpoint") from None
-        if hashlib.sha256(content).hexdigest() != place.sha256:
+
+    def _compare(self, index: MetadataIndex, found: "hashlib._Hash") -> None:
+        place, _, _ = self._places[index]
+        if found.hexdigest() != place.sha256:
+            path = self._folder / place.file
             raise DamagedCheckpointError(
                 f"{path}: {index.fqn} at byte {place.begin} is damaged; use another checkpoint"
             )
-        return torch.frombuffer(content, dtype=dtype).view(sizes)
 
     def verify(self) -> int:
         """Read and check everything; returns the number of bytes."""
         for index in self._places:
-            self.chunk(index)
+            self.check(index)
         return sum(place.size for place, _, _ in self._places.values())
 
     @classmethod

@@ -8,19 +8,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from data_pipeline.files_together import write_together
 from trainer.backbones import BACKBONE_NAMES
 from trainer.commands.eval_model import load_model
 from trainer.commands.eval_sets import Found, SetOptions, open_sets
 from trainer.each_rank import each_rank
 from trainer.errors import ConfigError, ExitCode
-from trainer.evaluation import save_result
 from trainer.evaluation.extraction import Extractor
 from trainer.evaluation.image_sources import Decoding
 from trainer.evaluation.operating_points import JANUS_TARGETS
 from trainer.evaluation.pair_protocol import Judging
-from trainer.evaluation.protocol_store import check_output, save_protocol
+from trainer.evaluation.protocol_store import check_output, protocol_files, protocol_folder
 from trainer.evaluation.protocol_text import format_tables
 from trainer.evaluation.replicates import BootstrapSettings
+from trainer.evaluation.store import result_files
 from trainer.evaluation.table import format_table
 from trainer.world import World, joined_world
 
@@ -182,10 +183,9 @@ def _store(folder: Path, step: int, found: list[Found]) -> None:
 
     drawn = [protocol_pictures(each.protocol.curves) for each in found]
     for each, pictures in zip(found, drawn, strict=True):
-        if each.verification is not None:
-            save_result(folder, step, each.verification)
-        where = save_protocol(folder, step, each.protocol, pictures)
-        print(f"stored in {where}", file=sys.stderr)
+        files = {} if each.verification is None else result_files(folder, step, each.verification)
+        write_together(files | protocol_files(folder, step, each.protocol, pictures))
+        print(f"stored in {protocol_folder(folder, step, each.protocol)}", file=sys.stderr)
 
 
 def _tell(found: list[Found], *, as_json: bool) -> None:

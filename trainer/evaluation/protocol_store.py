@@ -3,33 +3,28 @@
 import json
 import os
 from collections.abc import Mapping
-from contextlib import ExitStack
 from pathlib import Path
 
-from data_pipeline.pending_file import PendingFile
+from data_pipeline.files_together import write_together
 from trainer.errors import ConfigError
 from trainer.evaluation.protocol_result import ProtocolResult
 
 
-def save_protocol(folder: Path, step: int, result: ProtocolResult, pictures: Mapping[str, bytes]) -> Path:
-    """Write ``result`` and ``pictures`` (by file name) and return their folder; older ones are replaced.
+def save_protocol(folder: Path, step: int, result: ProtocolResult, pictures: Mapping[str, bytes]) -> None:
+    """Write ``result`` and ``pictures`` (by file name); older ones are replaced."""
+    write_together(protocol_files(folder, step, result, pictures))
 
-    Every file is on the disk under a temporary name before the first gets its own; result.json comes last.
-    """
-    target = folder / f"step_{step:08d}" / result.name
-    target.mkdir(parents=True, exist_ok=True)
-    content = dict(pictures) | {"result.json": (json.dumps(result.numbers, allow_nan=False) + "\n").encode()}
-    with ExitStack() as unfinished:
-        files = []
-        for name, data in content.items():
-            pending = PendingFile(target / name)
-            unfinished.callback(pending.discard)
-            pending.stream.write(data)
-            pending.finish()
-            files.append(pending)
-        for pending in files:
-            pending.publish()
-    return target
+
+def protocol_files(folder: Path, step: int, result: ProtocolResult, pictures: Mapping[str, bytes]) -> dict[Path, bytes]:
+    """What ``save_protocol`` writes, result.json last."""
+    target = protocol_folder(folder, step, result)
+    numbers = (json.dumps(result.numbers, allow_nan=False) + "\n").encode()
+    return {target / name: content for name, content in (dict(pictures) | {"result.json": numbers}).items()}
+
+
+def protocol_folder(folder: Path, step: int, result: ProtocolResult) -> Path:
+    """Where they lie."""
+    return folder / f"step_{step:08d}" / result.name
 
 
 def check_output(folder: Path) -> None:

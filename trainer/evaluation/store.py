@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from data_pipeline.pending_file import write_file
+from data_pipeline.files_together import write_together
 from trainer.errors import ConfigError
 from trainer.evaluation.verification import VerificationResult
 
@@ -46,19 +46,23 @@ class StoredResult(VerificationResult):
 
 
 def save_result(folder: Path, step: int, result: VerificationResult) -> None:
-    """Write ``result``; an older one of the same step and name is replaced. The JSON file comes last.
+    """Write ``result``; an older one of the same step and name is replaced. Both files, or nothing.
 
     Raises:
         ConfigError: ``result.name`` cannot be a file name.
     """
+    write_together(result_files(folder, step, result))
+
+
+def result_files(folder: Path, step: int, result: VerificationResult) -> dict[Path, bytes]:
+    """What ``save_result`` writes, the JSON file last."""
     if not result.name or Path(result.name).name != result.name or result.name.startswith("."):
         raise ConfigError(f"pairs name {result.name!r}: cannot be a file name; rename the pairs file")
     target = folder / f"step_{step:08d}"
-    target.mkdir(parents=True, exist_ok=True)
     arrays = io.BytesIO()
     np.savez(arrays, scores=result.scores, same=result.same)
-    write_file(target / f"{result.name}.npz", arrays.getvalue())
-    write_file(target / f"{result.name}.json", json.dumps(result_numbers(step, result), allow_nan=False) + "\n")
+    numbers = json.dumps(result_numbers(step, result), allow_nan=False) + "\n"
+    return {target / f"{result.name}.npz": arrays.getvalue(), target / f"{result.name}.json": numbers.encode()}
 
 
 def result_numbers(step: int, result: VerificationResult) -> dict[str, Any]:

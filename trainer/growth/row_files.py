@@ -3,16 +3,16 @@
 Shape letters: n rows of one chunk, D embedding size.
 """
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, MetadataIndex, TensorStorageMetadata
+from torch.distributed.checkpoint.metadata import MetadataIndex, TensorStorageMetadata
 
 from trainer.checkpoint.load import read_parts
 from trainer.checkpoint.parts import Part
+from trainer.checkpoint.row_chunks import row_chunks
 from trainer.checkpoint.storage import DamagedCheckpointError, RawReader
 from trainer.checkpoint.trained import CENTER_DTYPES
 from trainer.checkpoint.tree import TENSOR, empty_tensors, join_tree
@@ -50,7 +50,7 @@ class ClassRows:
 
     def __init__(self, reader: RawReader, name: str, *, embedding_dim: int) -> None:
         self._reader, self._name = reader, name
-        self._chunks = _chunks(reader, name, embedding_dim, CENTER_DTYPES)
+        self._chunks = row_chunks(reader, name, embedding_dim, CENTER_DTYPES)
         self.sizes = [chunk.sizes[0] for chunk in self._chunks]
         saved = reader.metadata.state_dict_metadata[name]
         assert isinstance(saved, TensorStorageMetadata), "just checked"
@@ -75,7 +75,7 @@ class MotionRows:
             (motion, motion["momentum"][TENSOR], chunk)
             for motion in motions
             if motion["momentum"][TENSOR] in reader.metadata.state_dict_metadata  # a rank with none in motion has none
-            for chunk in _chunks(reader, motion["momentum"][TENSOR], embedding_dim)
+            for chunk in row_chunks(reader, motion["momentum"][TENSOR], embedding_dim)
         ]
         self.sizes = [chunk.sizes[0] for _, _, chunk in self._blocks]
         self.fields = {name: Field(dtype) for name, dtype in SMALL.items()}
@@ -102,20 +102,3 @@ class MotionRows:
         if {key: values.dtype for key, values in found.items()} != {"classes": torch.int64} | SMALL:
             raise DamagedCheckpointError("the motion of centers is of unknown types; use another checkpoint")
         return found
-
-
-def _chunks(
-    reader: RawReader, name: str, embedding_dim: int, dtypes: Collection[torch.dtype] = (torch.float32,)
-) -> list[ChunkStorageMetadata]:
-    """The chunks of a [n, D] tensor of one of the ``dtypes``, by their first row."""
-    saved = reader.metadata.state_dict_metadata.get(name)
-    if (
-        not isinstance(saved, TensorStorageMetadata)
-        or saved.properties.dtype not in dtypes
-        or len(saved.size) != 2
-        or saved.size[1] != embedding_dim
-        or any(chunk.sizes[1] != embedding_dim for chunk in saved.chunks)
-    ):
-        kinds = " or ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
-        raise DamagedCheckpointError(f"{name} is not rows of {embedding_dim} {kinds}; use another checkpoint")
-    return sorted(saved.chunks, key=lambda chunk: chunk.offsets[0])

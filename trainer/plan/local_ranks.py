@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, ExitCode, PeerFailedError
 from trainer.world import for_a_rank
 
 
@@ -62,7 +62,8 @@ def outcome(
 ) -> str:
     """What rank 0 printed, when all have ended well; ``watch`` is called meanwhile, again and again.
 
-    Raises ConfigError with a failed rank's last line, or when they take longer than the deadline.
+    Raises PeerFailedError with a failed rank's last line and exit code, ConfigError when they take longer than the
+    deadline.
     """
     end = time.monotonic() + deadline_seconds
     while any(process.poll() is None for process in processes):
@@ -75,5 +76,7 @@ def outcome(
     for rank, process in enumerate(processes):
         if process.poll():
             lines = (process.communicate()[1] or "").strip().splitlines() or ["no word"]
-            raise ConfigError(f"measuring failed on rank {rank} (exit code {process.returncode}): {lines[-1]}")
+            text = f"measuring failed on rank {rank} (exit code {process.returncode}): {lines[-1]}"
+            known = process.returncode in set(ExitCode)
+            raise PeerFailedError(text, ExitCode(process.returncode) if known else ExitCode.FAILURE)
     return processes[0].communicate()[0]

@@ -5,6 +5,7 @@ Started by :mod:`trainer.plan.calibrate`, as many at once as a layout has ranks.
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import torch
 
 import trainer.training  # noqa: F401  # what training imports is in its memory
 from trainer.bench.problem import ALL_ACTIVE, COSFACE
+from trainer.last_line import last_line
 from trainer.memory import keep_freed_memory
 from trainer.plan import probe_machine
 from trainer.plan.clock import Clock
@@ -77,8 +79,12 @@ def main() -> None:
     threads = arguments.threads
     now = (lambda: time.process_time() / threads) if arguments.processor_time else time.perf_counter
     with joined_world("cpu", expected_size=None, timeout_seconds=120.0) as world:
-        with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-            rates = measure(world, Path(folder), threads, now)
+        try:
+            with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+                rates = measure(world, Path(folder), threads, now)
+        except OSError as error:  # a full disk above all
+            error.filename = error.filename or str(arguments.folder)
+            sys.exit(last_line(error))
         if world.is_first:
             print(json.dumps(rates.to_dict()), flush=True)
 

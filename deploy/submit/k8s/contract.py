@@ -14,6 +14,7 @@ CONFIG_KEY = "run.toml"
 MASTER_PORT = 29500
 USER_ID = 10001
 KILL_MARGIN_SECONDS = 30  # the launcher ends its ranks so long before the kubelet ends the launcher
+MEETING_SECONDS = 600  # that launchers wait for those of the other nodes
 
 BAD_INPUT = 2
 STOPPED = 75

@@ -1,7 +1,7 @@
 """The environment of a node's launcher."""
 
 from deploy.submit.job import Job
-from deploy.submit.k8s.contract import INDEX_ANNOTATION, KILL_MARGIN_SECONDS, MASTER_PORT, Document
+from deploy.submit.k8s.contract import INDEX_ANNOTATION, KILL_MARGIN_SECONDS, MASTER_PORT, MEETING_SECONDS, Document
 
 
 def place(job: Job, master: str) -> list[Document]:
@@ -22,6 +22,8 @@ def settings(job: Job) -> list[Document]:
     """All else: ours first, then what the user has set, then references to secrets."""
     ours = {
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(job.grace_seconds - KILL_MARGIN_SECONDS),
+        # Pods come as their machines have pulled the image, and wait for one whose machine is lost.
+        "PFC_MEETING_SECONDS": str(MEETING_SECONDS),
         "PYTHONUNBUFFERED": "1",
         "HOME": "/tmp",  # the root file system is read-only; caches must go somewhere
     }
