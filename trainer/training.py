@@ -16,6 +16,7 @@ from trainer.building import build_trained
 from trainer.checkpoint import Position, Trained, complete_checkpoints, load_newest, save_checkpoint
 from trainer.complaint import complain
 from trainer.config import Config, MetricsConfig
+from trainer.cores import share_cores
 from trainer.errors import ConfigError, ExitCode
 from trainer.growth import Grown, Growth, GrowthStoppedError
 from trainer.journal import Journal, forget_after
@@ -39,7 +40,7 @@ from trainer.scrape_targets import gather_addresses, scraped_host, write_targets
 from trainer.step_account import StepAccount
 from trainer.stopping import StopRequest, stop_on_signals
 from trainer.watched_world import watched_world
-from trainer.world import World
+from trainer.world import World, threads_are_told
 from trainer.writers.packages import require_packages
 from trainer.writers.run_writers import open_writers
 
@@ -70,6 +71,7 @@ def train(config: Config) -> ExitCode:
         if any_rank(world, stop.asked):
             return _stopped_early(stop)
         pulse.enter(OPENING)
+        share_cores(world, told=threads_are_told())
         data = open_data(config, world)
         identities = RunIdentities(data.loader.reader, data.num_identities, config.run.output)
         names_sha256 = first_rank_decides(world, lambda: identities.settle(config.data.identities_sha256))
