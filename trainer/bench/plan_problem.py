@@ -43,7 +43,9 @@ SIZES = (
     Size("mobilefacenet", 10_000, 1, 32),
     Size("iresnet34", 10_000, 2, 4),
     Size("iresnet34", 10_000, 2, 4, zero=2),
-    Size("mobilefacenet", 10_000, 2, 8, precision="bfloat16"),
+    Size("iresnet34", 10_000, 2, 4, zero=3),
+    Size("mobilefacenet", 10_000, 2, 4, precision="bfloat16"),
+    Size("vit_t", 10_000, 2, 4, precision="bfloat16"),
 )
 """Small enough for all of them to be measured in some minutes on two cores."""
 

@@ -11,7 +11,7 @@ from trainer.errors import ConfigError
 from trainer.plan.local_ranks import local_ranks, outcome
 from trainer.plan.rates import Rates
 
-VERSION = 3
+VERSION = 4
 DEADLINE_SECONDS = 300.0
 Calibration = dict[int, Rates]
 """By number of ranks on the machine, each with an equal part of its cores."""

@@ -167,7 +167,7 @@ def _backbone(problem: Problem) -> list[Part]:
 
 def _deepspeed(problem: Problem, rates: Rates, *, on_cpu: bool) -> Part:
     return _same(
-        "DeepSpeed buffers", deepspeed_buffers(problem, on_cpu=on_cpu) * rates.zero_memory[str(problem.zero_stage)]
+        "DeepSpeed buffers", deepspeed_buffers(problem, on_cpu=on_cpu) + rates.zero_memory[str(problem.zero_stage)]
     )
 
 

@@ -48,7 +48,7 @@ class Rates:
     of a collective. decode: images/s of one thread. process, host_process: bytes of a process with its libraries,
     deepspeed: of DeepSpeed's, beyond. activations: resident bytes over computed ones, holes of the heap among them,
     activations16: of a 16-bit trunk. update: seconds in which a byte of weights is clipped and moved. between_seconds:
-    between steps. By stage of ZeRO, zero_memory: resident bytes over computed ones of DeepSpeed's buffers;
+    between steps. By stage of ZeRO, zero_memory: resident bytes beyond DeepSpeed's computed buffers;
     zero_forward, zero_backward, zero_optimizer: seconds a byte of weights beyond DDP's, negative where it takes less.
     overlap: whether exchange and decoding happen beside the arithmetic.
     """
@@ -82,7 +82,7 @@ class Rates:
     backward16: dict[str, float] = field(default_factory=lambda: dict.fromkeys(FAMILIES, 1.0))
     activations: dict[str, float] = field(default_factory=lambda: dict.fromkeys(FAMILIES, 1.0))
     activations16: dict[str, float] = field(default_factory=lambda: dict.fromkeys(FAMILIES, 1.0))
-    zero_memory: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 1.0))
+    zero_memory: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     zero_forward: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     zero_backward: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     zero_optimizer: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
@@ -120,7 +120,7 @@ PARTS_OF = dict.fromkeys(
 """Figures of which there are several, and what of."""
 ZERO_IS_FINE = (
     "overlap", "deepspeed", "pair_seconds", "row_seconds", "sample_seconds", "head_seconds", "latency",
-    "between_seconds",
+    "between_seconds", "zero_memory",
 )  # fmt: skip
 
 
