@@ -98,6 +98,8 @@ class MomentumSlots:
         rows = len(tables.slots)
         wanted = rows if self._device.type == "cpu" else min(rows, max(needed, FEWEST, int(capacity * GROWTH)))
         tables.momentum = self._longer(tables.momentum, wanted)
+        if self._device.type == "cpu":
+            return_pages(tables.momentum[self.used :])  # which may lie where something else was, all of it in memory
         tables.touched = self._longer(tables.touched, wanted)
         tables.expiry = self._longer(tables.expiry, wanted)
         tables.unrest = self._longer(tables.unrest, wanted)

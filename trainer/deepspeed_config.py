@@ -66,6 +66,9 @@ ELSEWHERE = (
 )
 """Keys of ``zero_optimization`` that keep weights or optimizer state where this trainer's checkpoints do not look."""
 
+BUCKET = 25 * (1 << 20) // 4
+"""Numbers of gradient that are exchanged at a time: 25 MiB, as DistributedDataParallel has it."""
+
 
 def read_table(value: Any) -> dict[str, Any]:
     """The table itself, or the JSON file it names; plain values, without those that DeepSpeed takes for absent.
@@ -98,6 +101,15 @@ def zero_stage(table: dict[str, Any] | None) -> int:
     """0 to 3; 0 without a word about it."""
     stage: int = (table or {}).get("zero_optimization", {}).get("stage", 0)
     return stage
+
+
+def bucket_size(weights: int) -> int:
+    """``reduce_bucket_size`` where the table has none, of a network with so many weights.
+
+    DeepSpeed takes memory for two such buckets, and gradients of a whole bucket wait for its exchange: its own default
+    of 500 million numbers would hold a face network's gradients three times.
+    """
+    return max(1, min(weights, BUCKET))
 
 
 def _read_file(path: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from trainer.assembly import step_account, step_clock, training_loop
 from trainer.building import build_trained
 from trainer.checkpoint import Position, save_checkpoint
 from trainer.config import Config
+from trainer.cores import share_cores
 from trainer.errors import ExitCode
 from trainer.growth import Grown, GrowthStoppedError
 from trainer.logs import rank_log
@@ -31,6 +32,7 @@ from trainer.run_verification import RunVerification
 from trainer.step_account import StepAccount
 from trainer.stopping import stop_on_signals
 from trainer.watched_world import watched_world
+from trainer.world import threads_are_told
 from trainer.writers.packages import require_packages
 from trainer.writers.run_writers import open_writers
 
@@ -59,6 +61,7 @@ def train(config: Config) -> ExitCode:
         if any_rank(world, stop.asked):
             return stopped_early(stop)
         pulse.enter(OPENING)
+        share_cores(world, told=threads_are_told())
         data = open_data(config, world)
         identities = RunIdentities(data.loader.reader, data.num_identities, config.run.output)
         names_sha256 = first_rank_decides(world, lambda: identities.settle(config.data.identities_sha256))

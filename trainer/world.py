@@ -49,6 +49,11 @@ def for_a_rank(rank: int, ranks: int, port: int, environment: Mapping[str, str] 
     return {**environment, **{key: str(value) for key, value in place.items()}, "MASTER_ADDR": "127.0.0.1"}
 
 
+def threads_are_told(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether a launcher or a user has said how many threads a process has."""
+    return "OMP_NUM_THREADS" in environment
+
+
 def launched_place(environment: Mapping[str, str] = os.environ) -> tuple[int, int, int]:
     """``(rank, world_size, local_rank)`` as torchrun or any other launcher says; ``(0, 1, 0)`` without one.
 

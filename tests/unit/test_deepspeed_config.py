@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from trainer.config import load_config
-from trainer.deepspeed_config import zero_stage
+from trainer.deepspeed_config import bucket_size, zero_stage
 from trainer.errors import ConfigError
 from trainer.run_folder import claim_run_folder
 
@@ -61,6 +61,12 @@ def test_tables_that_do_not_go_together(tmp_path: Path) -> None:
         load_config(path, [CHOSEN, "train.compile=true", "deepspeed.zero_optimization.stage=3"])
     with pytest.raises(ConfigError, match=r"train.micro_batches is 9, more than the 8 images"):
         load_config(path, ["train.micro_batches=9", "data.batch_size=8"])
+
+
+def test_a_bucket_is_no_larger_than_the_network_and_25_mib() -> None:
+    assert bucket_size(1000) == 1000
+    assert bucket_size(0) == 1, "DeepSpeed refuses 0"
+    assert 4 * bucket_size(24_000_000) == 25 << 20
 
 
 def test_a_json_file_becomes_part_of_the_resolved_configuration(tmp_path: Path) -> None:

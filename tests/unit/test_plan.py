@@ -17,6 +17,7 @@ from trainer.config import Config, config_from
 from trainer.errors import ConfigError
 from trainer.plan.backbone_cost import backbone_cost
 from trainer.plan.calibration import VERSION, for_ranks, read_calibration
+from trainer.plan.deepspeed_buffers import deepspeed_buffers
 from trainer.plan.devices import DEVICES, device_named, read_device
 from trainer.plan.imagined_ranks import imagined_shares
 from trainer.plan.memory import memory_of
@@ -177,6 +178,26 @@ def test_zero_splits_what_it_says() -> None:
         assert parts(a_problem(**tables))[split][0] < plain[split][0]
 
 
+def test_deepspeed_s_buffers_follow_its_settings() -> None:
+    def buffers(ranks: int = 2, *, on_cpu: bool = False, **zero: int) -> float:
+        tables: dict[str, Any] = {"train": {"engine": "deepspeed"}, "deepspeed": {"zero_optimization": zero}}
+        return deepspeed_buffers(a_problem(ranks=ranks, backbone={"name": "iresnet18"}, **tables), on_cpu=on_cpu)
+
+    cost = backbone_cost(a_problem(backbone={"name": "iresnet18"}).config.backbone, 112)
+    weights, largest = 4.0 * cost.parameters, 4.0 * cost.largest
+    bucket = 25.0 * (1 << 20)
+    assert buffers(stage=0) == 0.0
+    assert largest > bucket and cost.largest == 512 * 25088
+    assert buffers(stage=1) == bucket + largest, "the largest gradient is copied whole"
+    assert buffers(stage=1, on_cpu=True) == weights / 2 + weights, "gathering the weights takes more"
+    assert buffers(stage=2) == bucket + bucket + largest
+    assert buffers(stage=2, reduce_bucket_size=500_000_000) == 2e9 + 2 * weights
+    assert buffers(stage=3) == bucket + largest + weights
+    assert buffers(stage=3, ranks=4) == bucket + largest + weights
+    assert buffers(stage=3, stage3_max_live_parameters=1000) == bucket + largest + weights / 2 + 4000
+    assert buffers(stage=3, max_live_parameters=1000) == bucket + largest + weights / 2 + 4000
+
+
 # --- the plan ---
 
 
@@ -220,6 +241,7 @@ def test_json_has_every_part_and_the_shares(capsys: pytest.CaptureFixture[str]) 
     assert facts["ranks"] == 64 and len(facts["shares"]) == 64
     assert set(facts["step_parts"]) == {
         "decode", "forward", "all-gather", "head", "reduce-scatter", "backward", "gradient all-reduce", "optimizer",
+        "between steps",
     }  # fmt: skip
     assert sum(facts["step_parts"].values()) == pytest.approx(facts["step_seconds"])
     assert facts["memory_device"]["worst"] >= facts["memory_device"]["steady"] > 0

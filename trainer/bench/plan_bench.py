@@ -13,7 +13,7 @@ from trainer.plan.calibration import Calibration, for_ranks
 from trainer.plan.memory import memory_of
 from trainer.plan.problem import Problem
 from trainer.plan.short_training import UNTOLD, values_of, watched_training
-from trainer.plan.timing import Timing, timing_of
+from trainer.plan.timing import BACKWARD, FORWARD, Timing, timing_of
 
 
 def bench_plan(
@@ -70,9 +70,12 @@ def _parts(timing: Timing, lines: list[dict[str, Any]]) -> dict[str, tuple[float
     parts = timing.parts
     computed = {
         "data": parts["decode"],
-        "forward": parts["forward"],
-        "head + optimizer": sum(parts[each] for each in ("all-gather", "head", "reduce-scatter", "optimizer")),
-        "backward": parts["backward"] + parts["gradient all-reduce"],
+        "forward": sum(parts.get(each, 0.0) for each in FORWARD),
+        "head + optimizer": sum(
+            parts.get(each, 0.0) for each in ("all-gather", "head", "reduce-scatter", "optimizer", "DeepSpeed step")
+        ),
+        "backward": sum(parts.get(each, 0.0) for each in BACKWARD),
+        "other": parts["between steps"],
     }
 
     def measured(*names: str) -> float:

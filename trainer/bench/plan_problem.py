@@ -39,6 +39,13 @@ SIZES = (
     Size("iresnet18", 10_000, 2, 4, zero=1),
     Size("iresnet18", 10_000, 2, 4, zero=2),
     Size("iresnet18", 10_000, 2, 4, zero=3),
+    # Networks, batches and settings that calibration does not train with.
+    Size("mobilefacenet", 10_000, 1, 32),
+    Size("iresnet34", 10_000, 2, 4),
+    Size("iresnet34", 10_000, 2, 4, zero=2),
+    Size("iresnet34", 10_000, 2, 4, zero=3),
+    Size("mobilefacenet", 10_000, 2, 4, precision="bfloat16"),
+    Size("vit_t", 10_000, 2, 4, precision="bfloat16"),
 )
 """Small enough for all of them to be measured in some minutes on two cores."""
 

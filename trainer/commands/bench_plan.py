@@ -12,7 +12,7 @@ from trainer.errors import ConfigError, ExitCode
 DESCRIPTION = """\
 Measures this machine as pfc plan --calibrate does (or reads --calibration FILE), then runs real short trainings on
 drawn faces and prints what pfc plan says of each beside what it took: mean seconds of a step, and the largest
-resident size of rank 0. Two cores take about four minutes."""
+resident size of rank 0. Two cores take about six minutes."""
 
 
 def add_parser(kinds: Any) -> None:

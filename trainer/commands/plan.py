@@ -68,7 +68,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--world-size", **number, help="check the configuration for W ranks and make every rank's centers on the meta "
         "device",
     )  # fmt: skip
-    parser.add_argument("--calibrate", action="store_true", help="measure this machine, in about a minute")
+    parser.add_argument("--calibrate", action="store_true", help="measure this machine, in about two minutes")
     parser.add_argument(
         "--processor-time", action="store_true", help="calibrate by the processor's clock: where others work, too"
     )

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from partial_fc import scale_gradient
-from trainer.deepspeed_config import zero_stage
+from trainer.deepspeed_config import bucket_size, zero_stage
 from trainer.engine.base import Engine, Outcome
 from trainer.engine.compiling import compiled, compiler_errors
 from trainer.engine.data_parallel import throw_away_passes
@@ -124,8 +124,7 @@ class DeepSpeedEngine(Engine):
 def _configuration(table: dict[str, Any] | None, backbone: nn.Module, clip_norm: float) -> dict[str, Any]:
     """All of DeepSpeed's configuration: the user's part and what the trainer decides."""
     zero = dict((table or {}).get("zero_optimization", {}))
-    # Its default asks for buffers of 500 million numbers, whatever the network's size.
-    zero.setdefault("reduce_bucket_size", max(1, sum(parameter.numel() for parameter in backbone.parameters())))
+    zero.setdefault("reduce_bucket_size", bucket_size(sum(parameter.numel() for parameter in backbone.parameters())))
     return (table or {}) | {
         "zero_optimization": zero,
         "train_micro_batch_size_per_gpu": 1,  # book-keeping of DeepSpeed's own reports

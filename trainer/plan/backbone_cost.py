@@ -40,13 +40,14 @@ class Operation:
 class BackboneCost:
     """Of ``images`` images; memory in bytes, operations in their order.
 
-    parameters, buffers: numbers and bytes. kept: activations alive when the forward pass is over. peak: most that is
-    alive at any time of both passes beyond weights and their gradients.
+    parameters, buffers: numbers and bytes. largest: numbers of the largest parameter. kept: activations alive when the
+    forward pass is over. peak: most that is alive at any time of both passes beyond weights and their gradients.
     """
 
     images: int
     parameters: int
     buffers: int
+    largest: int
     kept: int
     peak: int
     forward: tuple[Operation, ...]
@@ -98,7 +99,8 @@ def _cost(config: BackboneConfig, image_size: int, images: int) -> BackboneCost:
         for each in (each for each in network.parameters() if each.requires_grad):
             each.register_post_accumulate_grad_hook(count.forget_gradient)  # type: ignore[no-untyped-call]
         embeddings.backward(torch.empty_like(embeddings))
-    return BackboneCost(images, parameters, buffers, kept, count.peak, tuple(forward), tuple(count.operations))
+    largest = max(each.numel() for each in network.parameters())
+    return BackboneCost(images, parameters, buffers, largest, kept, count.peak, tuple(forward), tuple(count.operations))
 
 
 def _local(normalization: str) -> str:

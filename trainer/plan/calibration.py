@@ -11,7 +11,7 @@ from trainer.errors import ConfigError
 from trainer.plan.local_ranks import local_ranks, outcome
 from trainer.plan.rates import Rates
 
-VERSION = 2
+VERSION = 4
 DEADLINE_SECONDS = 300.0
 Calibration = dict[int, Rates]
 """By number of ranks on the machine, each with an equal part of its cores."""
@@ -38,7 +38,7 @@ def calibrate(path: Path, cores: int, *, processor_time: bool = False) -> Calibr
             probed = Rates.from_dict(json.loads(printed.splitlines()[-1]), "the measurement")
             inner = Path(folder) / str(ranks)
             inner.mkdir()
-            found[ranks] = with_heap(probed, ranks, inner)
+            found[ranks] = with_heap(probed, ranks, inner, phases=not processor_time)
     layouts = {str(ranks): rates.to_dict() for ranks, rates in found.items()}
     machine = {"machine": platform.node(), "processor": platform.machine(), "cores": cores}
     write_file(path, json.dumps({"version": VERSION, **machine, "layouts": layouts}, indent=2) + "\n")

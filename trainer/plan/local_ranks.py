@@ -1,5 +1,6 @@
 """Ranks of this machine, started for a measurement; none outlives it."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -29,15 +30,18 @@ def terminated_as_interrupted() -> Iterator[None]:
 
 @contextmanager
 def local_ranks(module_arguments: Sequence[str], ranks: int) -> Iterator[list[subprocess.Popen[str]]]:
-    """``python -m ARGUMENTS`` as every rank of a world on this machine; all are gone after the block."""
+    """``python -m ARGUMENTS`` as every rank of a world on this machine, each with an equal part of the cores; all are
+    gone after the block.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    threads = str(max(1, len(os.sched_getaffinity(0)) // ranks))
     processes: list[subprocess.Popen[str]] = []
     try:
         for rank in range(ranks):
             # A thread that waits by spinning takes the time of others, and counts it as its own.
-            environment = for_a_rank(rank, ranks, port) | {"OMP_WAIT_POLICY": "passive"}
+            environment = for_a_rank(rank, ranks, port) | {"OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "passive"}
             processes.append(
                 subprocess.Popen(
                     [sys.executable, "-m", *module_arguments],

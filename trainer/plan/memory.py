@@ -17,6 +17,7 @@ from partial_fc.row_tables import CODE_ALIGNMENT
 from partial_fc.screened_pass import MOST_TILE
 from partial_fc.staged_rows import MOST_STAGED
 from trainer.plan.backbone_cost import backbone_cost
+from trainer.plan.deepspeed_buffers import deepspeed_buffers
 from trainer.plan.problem import Problem
 from trainer.plan.rates import Rates, family
 
@@ -69,7 +70,8 @@ def memory_of(problem: Problem, rates: Rates, *, on_cpu: bool) -> Memory:
         _copy(problem, on_cpu=on_cpu),
     ]
     device = [] if on_cpu else [Part("context", rates.process, rates.process)]
-    return Memory((*device, *head, *_backbone(problem), _activations(problem, rates), *host))
+    zero = [_deepspeed(problem, rates, on_cpu=on_cpu)] if problem.zero_stage else []
+    return Memory((*device, *head, *_backbone(problem), *zero, _activations(problem, rates), *host))
 
 
 def held(problem: Problem, *, on_cpu: bool) -> float:
@@ -155,7 +157,7 @@ def _backbone(problem: Problem) -> list[Part]:
     split_state = 1.0 if stage is None or stage < 1 else 1.0 / ranks
     split_gradient = 1.0 if stage is None or stage < 2 else 1.0 / ranks
     split_weights = 1.0 if stage is None or stage < 3 else 1.0 / ranks
-    masters = weights * split_state if stage is not None and stage >= 1 else 0.0  # DeepSpeed's flat copy
+    masters = weights * split_state if stage in (1, 2) else 0.0  # DeepSpeed's flat copy; in stage 3 the weights' own
     lowered = 0.0 if config.backbone.precision == "float32" else weights / 2
     buffers = 2.0 * cost.buffers  # as they are and as they were before the step
     return [
@@ -165,11 +167,22 @@ def _backbone(problem: Problem) -> list[Part]:
     ]
 
 
+def _deepspeed(problem: Problem, rates: Rates, *, on_cpu: bool) -> Part:
+    return _same(
+        "DeepSpeed buffers", deepspeed_buffers(problem, on_cpu=on_cpu) + rates.zero_memory[str(problem.zero_stage)]
+    )
+
+
+def computed_activations(problem: Problem) -> float:
+    """Most bytes of activations that are alive at a time, from their shapes."""
+    cost = backbone_cost(problem.config.backbone, problem.config.data.image_size)
+    return cost.peak * problem.micro_batch / cost.images
+
+
 def _activations(problem: Problem, rates: Rates) -> Part:
-    config = problem.config
-    cost = backbone_cost(config.backbone, config.data.image_size)
-    share = problem.micro_batch / cost.images
-    return _same("activations", cost.peak * share * rates.activations[family(config.backbone.name)])
+    backbone = problem.config.backbone
+    factors = rates.activations if backbone.precision == "float32" else rates.activations16
+    return _same("activations", computed_activations(problem) * factors[family(backbone.name)])
 
 
 def _process(problem: Problem, rates: Rates) -> float:

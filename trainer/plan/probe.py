@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,13 +22,13 @@ from trainer.plan import probe_machine
 from trainer.plan.clock import Clock
 from trainer.plan.probe_backbones import backbone_times
 from trainer.plan.probe_head import DIM, head_costs, times_product
-from trainer.plan.rates import Rates
+from trainer.plan.rates import PASSES_OVER_WEIGHTS, Rates
 from trainer.world import World, joined_world
 
 
-def measure(world: World, folder: Path, threads: int, now: Callable[[], float]) -> Rates:
-    """Every rank calls it; each figure is of the slowest one. now: seconds. process: without pages of files, which
-    ``heap.with_heap`` adds, as it does the activations' factors.
+def measure(world: World, folder: Path, threads: int, now: Callable[[], float], *, passes: bool) -> Rates:
+    """Every rank calls it; each figure is of the slowest one. now: seconds. passes: time backbones here, alone, and not
+    in trainings. process: without pages of files, which ``heap.with_heap`` adds, as it does what trainings tell.
     """
     keep_freed_memory()  # as in training
     torch.set_num_threads(threads)
@@ -38,9 +39,7 @@ def measure(world: World, folder: Path, threads: int, now: Callable[[], float]) 
     link, latency = probe_machine.exchange(clock)
     fixed, row, sample, pair = head_costs(clock)
     grouped = product * 0.2
-    forward, backward = backbone_times(clock, product, grouped, bandwidth, "float32")
-    forward16, backward16 = backbone_times(clock, product, grouped, bandwidth, "bfloat16")
-    return Rates(
+    rates = Rates(
         product=product,
         screen=screen,
         pair_seconds=max(0.0, pair - 2.0 * DIM / screen),
@@ -62,11 +61,13 @@ def measure(world: World, folder: Path, threads: int, now: Callable[[], float]) 
         host_process=process,
         deepspeed=probe_machine.deepspeed_libraries(),
         overlap=False,
-        forward=forward,
-        backward=backward,
-        forward16=forward16,
-        backward16=backward16,
+        update=PASSES_OVER_WEIGHTS / bandwidth,
     )
+    if not passes:
+        return rates
+    forward, backward = backbone_times(clock, product, grouped, bandwidth, "float32")
+    forward16, backward16 = backbone_times(clock, product, grouped, bandwidth, "bfloat16")
+    return replace(rates, forward=forward, backward=backward, forward16=forward16, backward16=backward16)
 
 
 def main() -> None:
@@ -81,7 +82,7 @@ def main() -> None:
     with joined_world("cpu", expected_size=None, timeout_seconds=120.0) as world:
         try:
             with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-                rates = measure(world, Path(folder), threads, now)
+                rates = measure(world, Path(folder), threads, now, passes=arguments.processor_time)
         except OSError as error:  # a full disk above all
             error.filename = error.filename or str(arguments.folder)
             sys.exit(last_line(error))

@@ -29,7 +29,7 @@ from trainer.plan.backbone_cost import backbone_cost
 from trainer.plan.clock import Clock
 from trainer.plan.devices import Device, device_named
 from trainer.plan.probe_head import DIM, head_costs, times_product
-from trainer.plan.rates import FAMILIES, Rates, family, rates_of
+from trainer.plan.rates import FAMILIES, PASSES_OVER_WEIGHTS, Rates, family, rates_of
 from trainer.world import World, joined_world
 
 BACKBONES = {"mobilefacenet": 256, "iresnet50": 128, "vit_s": 128}  # images of a pass
@@ -80,6 +80,7 @@ def measure(world: World, folder: Path, sheet: Device) -> Rates:
         latency=latency,
         decode=decoding(world, folder) or assumed.decode,
         disk=probe_machine.disk(clock, folder),
+        update=PASSES_OVER_WEIGHTS / bandwidth,
         process=process,
         host_process=float(resident_bytes()),
     )
@@ -157,10 +158,11 @@ def decoding(world: World, folder: Path) -> float | None:
 
 def with_backbones(clock: Clock, rates: Rates) -> Rates:
     """``rates`` with forward and backward, 32 and 16 bits, over what operations and shapes let expect, by family; and
-    the memory that activations take over the computed one, of 32 bits.
+    the memory that activations take over the computed one.
     """
-    forwards, backwards = ({ending: dict.fromkeys(FAMILIES, 1.0) for ending in ("", "16")} for _ in range(2))
-    activations = dict.fromkeys(FAMILIES, 1.0)
+    forwards, backwards, activations = (
+        {ending: dict.fromkeys(FAMILIES, 1.0) for ending in ("", "16")} for _ in range(3)
+    )
     for name, batch in BACKBONES.items():
         for precision, ending, flops in (("float32", "", rates.flops), ("bfloat16", "16", rates.flops16)):
             config = BackboneConfig.model_validate({"name": name, "precision": precision})
@@ -169,11 +171,11 @@ def with_backbones(clock: Clock, rates: Rates) -> Rates:
             forward, backward, peak = passes(clock, config, batch)
             forwards[ending][family(name)] = forward / computed[0]
             backwards[ending][family(name)] = backward / computed[1]
-            if precision == "float32":
-                activations[family(name)] = max(1.0, peak / (cost.peak * batch / cost.images))
+            activations[ending][family(name)] = max(1.0, peak / (cost.peak * batch / cost.images))
     return replace(
         rates,
-        activations=activations,
+        activations=activations[""],
+        activations16=activations["16"],
         forward=forwards[""],
         backward=backwards[""],
         forward16=forwards["16"],

@@ -30,7 +30,10 @@ GPU_PROCESS = 1.5 * (1 << 30)  # CUDA context, NCCL, libraries
 HOST_PROCESS = 0.75 * (1 << 30)
 DEEPSPEED_LIBRARIES = 0.1 * (1 << 30)
 
+PASSES_OVER_WEIGHTS = 8.0  # reads and writes of the gradient's norm and of the optimizer, in weights
+
 FAMILIES = ("mobilefacenet", "iresnet", "vit")
+STAGES = ("1", "2", "3")  # of DeepSpeed's ZeRO
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,10 @@ class Rates:
     product over the classes that take part. flops, flops16, grouped: of the backbone; forward, backward: measured over
     computed time by family, forward16, backward16: of a 16-bit trunk. bandwidth, link, network, disk: bytes/s. latency:
     of a collective. decode: images/s of one thread. process, host_process: bytes of a process with its libraries,
-    deepspeed: of DeepSpeed's, beyond. activations: resident bytes over computed ones, holes of the heap among them.
+    deepspeed: of DeepSpeed's, beyond. activations: resident bytes over computed ones, holes of the heap among them,
+    activations16: of a 16-bit trunk. update: seconds in which a byte of weights is clipped and moved. between_seconds:
+    between steps. By stage of ZeRO, zero_memory: resident bytes beyond DeepSpeed's computed buffers;
+    zero_forward, zero_backward, zero_optimizer: seconds a byte of weights beyond DDP's, negative where it takes less.
     overlap: whether exchange and decoding happen beside the arithmetic.
     """
 
@@ -68,11 +74,18 @@ class Rates:
     host_process: float
     deepspeed: float
     overlap: bool
+    update: float
+    between_seconds: float = 0.0
     forward: dict[str, float] = field(default_factory=lambda: dict.fromkeys(FAMILIES, 1.0))
     backward: dict[str, float] = field(default_factory=lambda: dict.fromkeys(FAMILIES, 1.0))
     forward16: dict[str, float] = field(default_factory=lambda: dict.fromkeys(FAMILIES, 1.0))
     backward16: dict[str, float] = field(default_factory=lambda: dict.fromkeys(FAMILIES, 1.0))
     activations: dict[str, float] = field(default_factory=lambda: dict.fromkeys(FAMILIES, 1.0))
+    activations16: dict[str, float] = field(default_factory=lambda: dict.fromkeys(FAMILIES, 1.0))
+    zero_memory: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    zero_forward: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    zero_backward: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    zero_optimizer: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -86,21 +99,29 @@ class Rates:
             raise ConfigError(f"{source}: not the figures of this version; measure again with pfc plan --calibrate")
         for key, value in values.items():
             numbers = [value]
-            if key in BY_FAMILY:
-                if not isinstance(value, dict) or set(value) != set(FAMILIES):
-                    raise ConfigError(f"{source}: {key} must have a number for each of {', '.join(FAMILIES)}")
+            if key in PARTS_OF:
+                if not isinstance(value, dict) or set(value) != set(PARTS_OF[key]):
+                    raise ConfigError(f"{source}: {key} must have a number for each of {', '.join(PARTS_OF[key])}")
                 numbers = list(value.values())
             for number in numbers:
                 is_number = isinstance(number, int | float) and (key == "overlap" or not isinstance(number, bool))
-                if not is_number or not 0.0 <= number < 1e18:
+                least = -1.0 if key in SIGNED else 0.0
+                if not is_number or not least <= number < 1e18:
                     raise ConfigError(f"{source}: {key} = {number!r} is no possible figure; measure again")
-                if number == 0.0 and key not in ZERO_IS_FINE:
+                if number == 0.0 and key not in ZERO_IS_FINE + SIGNED:
                     raise ConfigError(f"{source}: {key} is 0; measure again")
         return cls(**values)
 
 
-BY_FAMILY = ("forward", "backward", "forward16", "backward16", "activations")
-ZERO_IS_FINE = ("overlap", "deepspeed", "pair_seconds", "row_seconds", "sample_seconds", "head_seconds", "latency")
+SIGNED = ("zero_forward", "zero_backward", "zero_optimizer")
+PARTS_OF = dict.fromkeys(
+    ("forward", "backward", "forward16", "backward16", "activations", "activations16"), FAMILIES
+) | dict.fromkeys(("zero_memory", *SIGNED), STAGES)
+"""Figures of which there are several, and what of."""
+ZERO_IS_FINE = (
+    "overlap", "deepspeed", "pair_seconds", "row_seconds", "sample_seconds", "head_seconds", "latency",
+    "between_seconds", "zero_memory",
+)  # fmt: skip
 
 
 def family(backbone: str) -> str:
@@ -134,6 +155,7 @@ def rates_of(device: Device) -> Rates:
         host_process=HOST_PROCESS,
         deepspeed=DEEPSPEED_LIBRARIES,
         overlap=True,
+        update=PASSES_OVER_WEIGHTS / (BANDWIDTH_SHARE * device.bandwidth),
     )
 
 
@@ -161,4 +183,5 @@ def _cpu(device: Device) -> Rates:
         host_process=HOST_PROCESS,
         deepspeed=DEEPSPEED_LIBRARIES,
         overlap=False,
+        update=PASSES_OVER_WEIGHTS / (0.5 * device.bandwidth),
     )

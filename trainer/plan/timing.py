@@ -12,7 +12,8 @@ from trainer.plan.rates import Rates, family
 FLOAT = 4
 ID_BYTES = 8
 BUCKET = 25 << 20  # bytes of gradient that DDP exchanges at a time
-PASSES_OVER_WEIGHTS = 8.0  # reads and writes of the gradient's norm and of the optimizer, in weights
+FORWARD, BACKWARD = ("forward", "DeepSpeed forward"), ("backward", "gradient all-reduce", "DeepSpeed backward")
+"""Parts that happen in the loop's phases of these names."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,10 @@ def timing_of(problem: Problem, rates: Rates, *, mode: str | None = None) -> Tim
         "reduce-scatter": scatter,
         "backward": backward,
         "gradient all-reduce": reduce,
-        "optimizer": PASSES_OVER_WEIGHTS * weights / rates.bandwidth / _state_split(problem),
+        "optimizer": rates.update * update_bytes(problem),
+        "between steps": rates.between_seconds,
     }
+    parts |= _deepspeed(problem, rates, weights)
     hidden: dict[str, float] = {}
     if rates.overlap:
         # The last bucket is exchanged when the backward pass is over.
@@ -116,5 +119,16 @@ def _backbone(problem: Problem, rates: Rates) -> tuple[float, float]:
     return problem.batch * forward * factors[0][kind], problem.batch * backward * factors[1][kind]
 
 
-def _state_split(problem: Problem) -> int:
-    return problem.ranks if problem.zero_stage else 1
+def update_bytes(problem: Problem) -> float:
+    """Of the weights that a rank's optimizer moves."""
+    cost = backbone_cost(problem.config.backbone, problem.config.data.image_size)
+    return float(FLOAT * cost.parameters) / (problem.ranks if problem.zero_stage else 1)
+
+
+def _deepspeed(problem: Problem, rates: Rates, weights: float) -> dict[str, float]:
+    """What ZeRO does beyond the exchange: copies into buckets and out of them, hooks of every module."""
+    if not problem.zero_stage:
+        return {}
+    stage = str(problem.zero_stage)
+    by_phase = {"forward": rates.zero_forward, "backward": rates.zero_backward, "step": rates.zero_optimizer}
+    return {f"DeepSpeed {name}": weights * seconds[stage] for name, seconds in by_phase.items()}
