@@ -6,6 +6,7 @@ Shape letters: N global batch, M the batch padded, T rows of a tile, W code widt
 """
 
 import math
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,15 +17,16 @@ from partial_fc.coded_batch import CodedBatch
 from partial_fc.drop_sample import level_cut
 from partial_fc.full_batch import FullBatch
 from partial_fc.full_gradient import FullGradient, PairPart
-from partial_fc.pairs import PairBuffer, ScoreSums
+from partial_fc.pairs import PairBuffer, Pairs, ScoreSums
 from partial_fc.scored_step import Estimate, ScoredStep
 from partial_fc.sface import SFace
 
 if TYPE_CHECKING:
     from partial_fc.head import PartialFC
 
+Fetch = Callable[[Tensor], None]
 FEWEST_ON_CUDA = 32  # rows that the int8 product asks for there
-MOST_TILE = 65536  # rows, of which those that are scored must find room on the device
+MOST_TILE = 65536  # rows of centers in host memory that find room on the device at a time
 COSINE_ROUNDING = 2e-6  # of float32 cosines near the cut
 
 
@@ -52,7 +54,7 @@ def screened_pass(
     if with_gradient:
         gradient = workspace.take("block gradients", kernels.gradient_blocks(), padded, dim).zero_()
     tile = kernels.tile_rows(padded, batch.unit.device)
-    if rows.staged is not None:
+    if rows.staged is not None and not kernels.FUSED:
         tile = min(tile, MOST_TILE)
     held = None if kernels.FUSED else kernels.fixed(tables)
     found = PairBuffer(workspace)
@@ -60,11 +62,14 @@ def screened_pass(
     for start in range(0, len(rows), tile):
         size = min(tile, len(rows) - start)
         if kernels.FUSED:
-            found.add(
-                kernels.screen_tile(
-                    tables, start, size, coded, batch.unit, batch.own, loss, lowest, cut, gradient, sums, rows.fetch
+
+            def screen(first: int, many: int, fetch: Fetch | None) -> Pairs:
+                return kernels.screen_tile(  # type: ignore[no-any-return]  # of a module
+                    tables, first, many, coded, batch.unit, batch.own, loss, lowest, cut, gradient, sums, fetch
                 )
-            )
+
+            for pairs in _screened(screen, rows.fetch, start, size):
+                found.add(pairs)
             continue
         dots = workspace.take("dots", size, padded, dtype=torch.int32)
         int8_product(tables.codes[start : start + size], coded.codes, dots)
@@ -106,6 +111,33 @@ def screened_pass(
         mode="screened",
         estimate=estimate,
     )
+
+
+def _screened(
+    screen: Callable[[int, int, Fetch | None], Pairs], fetch: Fetch | None, start: int, size: int
+) -> Iterator[Pairs]:
+    """Pairs of ``size`` rows from ``start`` on: at once, or half by half where the rows that are scored would find no
+    room on the device. fetch: brings rows from host memory; None where all are on the device.
+    """
+
+    def bring(needed: Tensor) -> None:
+        if len(needed) > MOST_TILE and size > MOST_TILE:
+            raise _NoRoomError
+        if fetch is not None:
+            fetch(needed)
+
+    try:
+        pairs = screen(start, size, None if fetch is None else bring)
+    except _NoRoomError:
+        half = size // 2
+        yield from _screened(screen, fetch, start, half)
+        yield from _screened(screen, fetch, start + half, size - half)
+    else:
+        yield pairs
+
+
+class _NoRoomError(Exception):
+    """Nothing of a tile has been added up yet."""
 
 
 def int8_product(centers: Tensor, samples: Tensor, out: Tensor) -> None:
