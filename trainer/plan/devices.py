@@ -19,7 +19,9 @@ GIB = float(1 << 30)
 
 @dataclass(frozen=True)
 class Device:
-    """One device, as its maker describes it. source: where the numbers are from."""
+    """One device, as its maker describes it. source: where the numbers are from. like: whose generation it is, where it
+    has a name of its own.
+    """
 
     name: str
     memory: float
@@ -31,6 +33,7 @@ class Device:
     interconnect: float
     network: float
     source: str
+    like: str = ""
 
     @property
     def is_cpu(self) -> bool:
@@ -67,7 +70,7 @@ DEVICES = {
                "two cores of a server, rounded; measure yours with pfc plan --calibrate"),
     )
 }  # fmt: skip
-NUMBERS = tuple(field.name for field in fields(Device) if field.name not in ("name", "source"))
+NUMBERS = tuple(field.name for field in fields(Device) if field.name not in ("name", "source", "like"))
 
 
 def device_named(name: str) -> Device:
@@ -104,7 +107,7 @@ def read_device(path: Path) -> Device:
             nearest = difflib.get_close_matches(key, [*known, "like", "name"], n=1, cutoff=0.0)[0]
             raise ConfigError(f"--device-file {path}: unknown key '{key}'; the nearest known key is '{nearest}'")
     given = {key: values[f"{key}_{unit}"] for key, unit in units.items() if f"{key}_{unit}" in values}
-    return with_values(replace(DEVICES[base], name=name, source=str(path)), given, f"--device-file {path}: ")
+    return with_values(replace(DEVICES[base], name=name, source=str(path), like=base), given, f"--device-file {path}: ")
 
 
 UNITS = {

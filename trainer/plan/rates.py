@@ -4,21 +4,22 @@ Shares of data sheets come from one NVIDIA H100 (SXM): see the constants. They a
 figures of those are computed, not measured.
 """
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from trainer.errors import ConfigError
 from trainer.plan.devices import Device
 
 # Measured on one H100, D=512 (partial_fc/README.md): the bare float32 product of 1,000,000 classes and 256 samples
-# takes 5.4 ms; a screened step 10.9 ms, at 4,000,000 classes 22.5 ms; a dense one 7.5, CosFace 15 times the product.
+# takes 5.4 ms; a screened step 10.9 ms, at 4,000,000 classes 22.5 ms; a dense one 7.5 times the product. On one H200,
+# whose product takes as long, CosFace took 25.6 ms.
 PRODUCT_SHARE = 2 * 1e6 * 512 * 256 / 5.4e-3 / 67e12  # of the data sheet's fp32: 0.72
 HEAD_FIXED_SECONDS = 7.0e-3  # launches, whatever the size: 10.9 - (22.5 - 10.9) / 3
 SCREEN_SHARE = 0.45  # of int8
 SCREEN_FLOPS_PER_PAIR = ((22.5e-3 - 10.9e-3) / (3e6 * 256) - 1024 / (SCREEN_SHARE * 1979e12)) * 67e12  # beside int8
 DENSE_PRODUCTS = (7.5 * 5.4e-3 - HEAD_FIXED_SECONDS) / 5.4e-3
-SOFTMAX_PRODUCTS = (80e-3 - HEAD_FIXED_SECONDS) / 5.4e-3
-# Not measured: what well-tuned training reaches.
+SOFTMAX_PRODUCTS = (25.6e-3 - HEAD_FIXED_SECONDS) / 5.4e-3
+# Not measured.
 TENSOR_SHARE = 0.5  # of the data sheet, convolutions and matrix products of a backbone
 GROUPED_SHARE = 0.1  # of fp32: depthwise convolutions have no use for tensor cores
 BANDWIDTH_SHARE = 0.8
@@ -33,6 +34,16 @@ DEEPSPEED_LIBRARIES = 0.1 * (1 << 30)
 PASSES_OVER_WEIGHTS = 8.0  # reads and writes of the gradient's norm and of the optimizer, in weights
 
 FAMILIES = ("mobilefacenet", "iresnet", "vit")
+# Measured on one H200 (256 images at 112x112 in MobileFaceNet, 128 in IResNet-50 and ViT-S) over what the shares above
+# give of its data sheet; taken for its generation alone.
+HOPPER = ("h100", "h200")
+HOPPER_FORWARD = {"mobilefacenet": 2.17, "iresnet": 1.77, "vit": 3.67}
+HOPPER_BACKWARD = {"mobilefacenet": 3.17, "iresnet": 2.39, "vit": 4.01}
+HOPPER_FORWARD16 = {"mobilefacenet": 4.87, "iresnet": 4.19, "vit": 1.16}
+HOPPER_BACKWARD16 = {"mobilefacenet": 5.56, "iresnet": 4.27, "vit": 1.55}
+# Of the same passes: what PyTorch reserved over what is computed. Taken for all GPUs.
+GPU_ACTIVATIONS = {"mobilefacenet": 1.16, "iresnet": 1.46, "vit": 1.0}
+GPU_ACTIVATIONS16 = {"mobilefacenet": 1.34, "iresnet": 1.37, "vit": 1.0}
 STAGES = ("1", "2", "3")  # of DeepSpeed's ZeRO
 
 
@@ -130,10 +141,10 @@ def family(backbone: str) -> str:
 
 
 def rates_of(device: Device) -> Rates:
-    """From a data sheet; a GPU's by what one H100 reached of its own, a CPU's roughly."""
+    """From a data sheet; a GPU's by what one H100 and one H200 reached of their own, a CPU's roughly."""
     if device.is_cpu:
         return _cpu(device)
-    return Rates(
+    rates = Rates(
         product=PRODUCT_SHARE * device.fp32,
         screen=SCREEN_SHARE * device.int8,
         pair_seconds=SCREEN_FLOPS_PER_PAIR / device.fp32,
@@ -156,6 +167,17 @@ def rates_of(device: Device) -> Rates:
         deepspeed=DEEPSPEED_LIBRARIES,
         overlap=True,
         update=PASSES_OVER_WEIGHTS / (BANDWIDTH_SHARE * device.bandwidth),
+        activations=dict(GPU_ACTIVATIONS),
+        activations16=dict(GPU_ACTIVATIONS16),
+    )
+    if (device.like or device.name) not in HOPPER:
+        return rates
+    return replace(
+        rates,
+        forward=dict(HOPPER_FORWARD),
+        backward=dict(HOPPER_BACKWARD),
+        forward16=dict(HOPPER_FORWARD16),
+        backward16=dict(HOPPER_BACKWARD16),
     )
 
 
