@@ -51,8 +51,8 @@ demo: venv
 million: venv
 	@bash examples/million.sh $(BIN)
 
-# Several processes side by side, each on one thread: most tests wait for a process to start. Files in the order of
-# tests/conftest.py, the long ones first: left to itself xdist begins with the files that have the most tests.
+# Several processes side by side, each on one thread: most tests wait for a process to start. Files in order, so that
+# the long ones do not come last: left to itself xdist begins with the files that have the most tests.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 test: venv
 	@$(MAKE) --no-print-directory venv-mxnet || echo "the tests of interoperability with MXNet will be skipped"

@@ -9,9 +9,6 @@ import pytest
 # What a process ignores, all commands that it starts ignore, too.
 HEEDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
-TESTS = Path(__file__).parent
-LONGEST_FIRST = ("system", "integration", "distributed", "numerics", "gpu", "unit")  # by how long their files take
-
 
 def pytest_configure(config: pytest.Config) -> None:
     # A shell without job control starts background commands deaf to Ctrl-C; tests are about those that hear it.
@@ -57,8 +54,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if faults and item.path.name == "test_chaos.py":
             item.add_marker(pytest.mark.timeout(120 + 90 * faults))
-    if hasattr(config, "workerinput"):  # one of several side by side: whole files are handed out in this order
-        items.sort(key=lambda item: LONGEST_FIRST.index(item.path.relative_to(TESTS).parts[0]))
 
 
 @pytest.hookimpl(wrapper=True)
