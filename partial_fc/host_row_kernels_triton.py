@@ -3,25 +3,19 @@
 Shape letters: R rows of a table in pinned host memory, A rows asked for, D embedding size.
 """
 
-import triton
 from torch import Tensor
 
 from partial_fc import triton_host_rows
+from partial_fc.triton_width import row_width
 
 
 def fetch(table: Tensor, rows: Tensor, out: Tensor) -> None:
     """``rows`` [A] of the table [R, D] into ``out`` [A, D]."""
     if len(rows):
-        triton_host_rows.fetch_program[(len(rows),)](table, rows, out, table.shape[1], **_width(table.shape[1]))
+        triton_host_rows.fetch_program[(len(rows),)](table, rows, out, table.shape[1], **row_width(table.shape[1]))
 
 
 def put(table: Tensor, rows: Tensor, values: Tensor) -> None:
     """The counterpart; the host sees it when the stream has been waited for."""
     if len(rows):
-        triton_host_rows.put_program[(len(rows),)](table, rows, values, table.shape[1], **_width(table.shape[1]))
-
-
-def _width(dim: int) -> dict[str, int]:
-    """A program works on a whole row; a warp for each 512 of it."""
-    block = triton.next_power_of_2(dim)
-    return {"BLOCK": block, "num_warps": max(1, min(8, block // 512))}
+        triton_host_rows.put_program[(len(rows),)](table, rows, values, table.shape[1], **row_width(table.shape[1]))

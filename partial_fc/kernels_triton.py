@@ -18,6 +18,7 @@ from partial_fc.kernels_torch import exact_cosines
 from partial_fc.pairs import Pairs, ScoreSums
 from partial_fc.row_tables import Motion, RowTables
 from partial_fc.sface import SFace, angle
+from partial_fc.triton_width import row_width
 
 FUSED = True
 TILE_KEYS = 2**28  # row * M + sample of a tile must fit in 32 bits, and its candidates in memory
@@ -275,6 +276,4 @@ def _life(motion: Motion) -> tuple[float, ...]:
 
 
 def _width(tables: RowTables) -> dict[str, int]:
-    """A program works on a whole row; a warp for each 512 of it."""
-    block = triton.next_power_of_2(_dim(tables))
-    return {"BLOCK": block, "num_warps": max(1, min(8, block // 512))}
+    return row_width(_dim(tables))

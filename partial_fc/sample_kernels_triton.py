@@ -10,6 +10,7 @@ from torch import Tensor
 
 from partial_fc import triton_samples
 from partial_fc.sface import SFace
+from partial_fc.triton_width import row_width
 
 ROWS, SAMPLES, PARTS = 32, 64, 64  # of a program, at a time
 
@@ -19,7 +20,7 @@ def code_batch(unit: Tensor, codes: Tensor, scales: Tensor, residuals: Tensor) -
     padded, width = codes.shape
     if padded:
         triton_samples.code_program[(padded,)](
-            unit, len(unit), unit.shape[1], codes, width, scales, residuals, **_width(width)
+            unit, len(unit), unit.shape[1], codes, width, scales, residuals, **row_width(width)
         )
 
 
@@ -47,7 +48,7 @@ def drop_forces(
     found = of_samples.new_empty(batch, 4)
     triton_samples.samples_program[(batch,)](
         push, unit, gram, sample_weights, of_samples, programs, batch, dim, found,
-        PARTS=PARTS, SAMPLES=SAMPLES, **_width(dim),
+        PARTS=PARTS, SAMPLES=SAMPLES, **row_width(dim),
     )  # fmt: skip
     coherent, mass, together, radial = found.sum(dim=0).unbind()
     weighted, force = of_rows.sum(dim=0).unbind()
@@ -63,12 +64,16 @@ def own_forces(
     if len(centers):
         dim = unit.shape[1]
         triton_samples.own_program[(len(centers),)](
-            centers, weights, samples, unit, sample_weights, loss.scale, loss.slope, loss.a, dim, found, **_width(dim)
+            centers,
+            weights,
+            samples,
+            unit,
+            sample_weights,
+            loss.scale,
+            loss.slope,
+            loss.a,
+            dim,
+            found,
+            **row_width(dim),
         )
     return found.sum(dim=0)
-
-
-def _width(dim: int) -> dict[str, int]:
-    """A program works on a whole row; a warp for each 512 of it."""
-    block = triton.next_power_of_2(dim)
-    return {"BLOCK": block, "num_warps": max(1, min(8, block // 512))}

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from partial_fc import triton_split
 from partial_fc.tiled import NORM_FLOOR, Tile, TileBatch
+from partial_fc.triton_width import row_width
 from partial_fc.workspace import Workspace
 
 ROWS, COLUMNS = 16, 256  # that a program splits
@@ -43,7 +44,7 @@ class SplitBatch(TileBatch):
         dim = self.unit.shape[1]
         if len(unit):
             triton_split.unit_program[(len(unit),)](
-                table, rows, start, NORM_FLOOR, unit, inverse, dim, **_width(dim)
+                table, rows, start, NORM_FLOOR, unit, inverse, dim, **row_width(dim)
             )  # fmt: skip
 
     def cosines(self, tile: Tile) -> Tensor:
@@ -82,7 +83,7 @@ class SplitBatch(TileBatch):
         _product(parts, self._stacked, out)
         if len(out):
             dim = self.unit.shape[1]
-            triton_split.through_program[(len(out),)](out, tile.unit, tile.inverse, dim, **_width(dim))
+            triton_split.through_program[(len(out),)](out, tile.unit, tile.inverse, dim, **row_width(dim))
         return out
 
 
@@ -91,9 +92,3 @@ def _product(left: Tensor, right: Tensor, out: Tensor) -> Tensor:
     if left.is_cuda:
         return torch.mm(left, right, out_dtype=torch.float32, out=out)
     return torch.mm(left.float(), right.float(), out=out)  # in Triton's interpreter
-
-
-def _width(dim: int) -> dict[str, int]:
-    """A program works on a whole row; a warp for each 512 of it."""
-    block = triton.next_power_of_2(dim)
-    return {"BLOCK": block, "num_warps": max(1, min(8, block // 512))}

@@ -11,6 +11,7 @@ from torch import Tensor
 from partial_fc import triton_tiles
 from partial_fc.stochastic_rounding import Rounding
 from partial_fc.tile_kernels_torch import NO_ROUNDING
+from partial_fc.triton_width import row_width
 
 ROWS, SAMPLES = 32, 128  # of a program, at a time
 LOOPS = 8  # times ROWS: of a program that adds up exponentials
@@ -20,7 +21,7 @@ def unit_rows(table: Tensor, rows: Tensor | None, start: int, norm_floor: float,
     """See :func:`partial_fc.tile_kernels_torch.unit_rows`."""
     count, dim = unit.shape
     if count:
-        triton_tiles.unit_program[(count,)](table, rows, start, norm_floor, unit, inverse, dim, **_width(dim))
+        triton_tiles.unit_program[(count,)](table, rows, start, norm_floor, unit, inverse, dim, **row_width(dim))
 
 
 def add_exponentials(cosines: Tensor, scale: float, maxima: Tensor, sums: Tensor) -> None:
@@ -58,7 +59,7 @@ def through_unit_rows(gradient: Tensor, unit: Tensor, inverse: Tensor) -> None:
     """See :func:`partial_fc.tile_kernels_torch.through_unit_rows`."""
     count, dim = gradient.shape
     if count:
-        triton_tiles.through_program[(count,)](gradient, unit, inverse, dim, **_width(dim))
+        triton_tiles.through_program[(count,)](gradient, unit, inverse, dim, **row_width(dim))
 
 
 def sgd_rows(
@@ -78,16 +79,10 @@ def sgd_rows(
         return
     triton_tiles.sgd_program[(count,)](
         weights, momentum, rows, rounding.classes, start, gradient, lr, momentum_factor, weight_decay,
-        *rounding.signed_halves, rounding.first_class, dim, **_width(dim),
+        *rounding.signed_halves, rounding.first_class, dim, **row_width(dim),
     )  # fmt: skip
 
 
 def _samples(batch: int) -> int:
     samples: int = triton.next_power_of_2(batch)
     return min(SAMPLES, max(16, samples))
-
-
-def _width(dim: int) -> dict[str, int]:
-    """A program works on a whole row; a warp for each 512 of it."""
-    block = triton.next_power_of_2(dim)
-    return {"BLOCK": block, "num_warps": max(1, min(8, block // 512))}
