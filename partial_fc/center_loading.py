@@ -10,6 +10,7 @@ from torch import Tensor
 
 from partial_fc.center_sgd import CenterSGD
 from partial_fc.head import PartialFC
+from partial_fc.momentum_buffer import momentum_buffer
 from partial_fc.momentum_slots import NOBODY
 from partial_fc.motion_state import add_motion, begin_motion
 from partial_fc.stored_rows import row_chunk
@@ -52,7 +53,7 @@ class CenterLoading:
     ) -> None:
         self._head = head
         self._centers = head.stored_centers.detach()
-        self._buffer = _buffer(head, optimizer) if has_momentum else None
+        self._buffer = momentum_buffer(optimizer, head.stored_centers) if has_momentum else None
         if not has_momentum:
             optimizer.state.pop(head.stored_centers, None)
         head.steps_taken = steps_taken
@@ -102,13 +103,3 @@ class CenterLoading:
     def _rows(self, start: int, rows: Tensor) -> slice:
         begin = start - self._head.class_shard.start
         return slice(begin, begin + len(rows))
-
-
-def _buffer(head: PartialFC, optimizer: CenterSGD) -> Tensor:
-    """[R, D] for the momentum of all rows: what is there already, if it is."""
-    state, kept = optimizer.state[head.stored_centers], head.stored_centers
-    if state.get("momentum_buffer") is None:
-        dtype = torch.float32 if kept.dtype == torch.bfloat16 else kept.dtype
-        state["momentum_buffer"] = torch.empty_like(kept, dtype=dtype, requires_grad=False)
-    buffer: Tensor = state["momentum_buffer"]
-    return buffer

@@ -16,6 +16,7 @@ from partial_fc.full_sgd import full_sgd
 from partial_fc.head import PartialFC
 from partial_fc.host_centers import HostCenters
 from partial_fc.kernels import tile_kernels_for
+from partial_fc.momentum_buffer import momentum_buffer
 from partial_fc.motion_state import load_motion, motion_state
 from partial_fc.row_gradient import RowGradient
 from partial_fc.stochastic_rounding import UPDATE, Rounding, rounding_key
@@ -115,7 +116,7 @@ class CenterSGD(torch.optim.Optimizer):
     def _update(self, gradient: RowGradient | TiledGradient, group: dict[str, Any]) -> None:
         head = self.head
         weights = head.stored_centers
-        buffer = self._momentum_buffer() if group["momentum"] != 0 else None
+        buffer = momentum_buffer(self, weights) if group["momentum"] != 0 else None
         step = float(group["lr"]), group["momentum"], group["weight_decay"]
         rounding = Rounding(rounding_key(head.seed, head.steps_taken, UPDATE), head.class_shard.start)
         if isinstance(gradient, TiledGradient):
@@ -154,13 +155,3 @@ class CenterSGD(torch.optim.Optimizer):
         kernels.sgd_rows(weights, momentum[0] if momentum else None, None, 0, values, *step, of_tile)
         for source, tile in zip(sources, (weights, *momentum), strict=True):
             source.take_back(rows, start, tile)
-
-    def _momentum_buffer(self) -> Tensor:
-        """[R, D] float32; zeros to begin with: the first update leaves g + weight_decay * w as torch's does."""
-        centers = self.head.stored_centers
-        state = self.state[centers]
-        if state.get("momentum_buffer") is None:
-            buffer = torch.zeros_like(centers, dtype=torch.float32)
-            state["momentum_buffer"] = buffer.pin_memory() if centers.is_pinned() else buffer
-        found: Tensor = state["momentum_buffer"]
-        return found

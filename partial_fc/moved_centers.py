@@ -12,6 +12,7 @@ from partial_fc.center_sgd import CenterSGD
 from partial_fc.class_shard import ClassShard
 from partial_fc.head import PartialFC
 from partial_fc.initial_centers import INIT_BLOCK, initial_centers
+from partial_fc.momentum_buffer import momentum_buffer
 from partial_fc.momentum_slots import NEVER
 from partial_fc.motion_state import add_motion, begin_motion
 from partial_fc.shared_motion import HEADROOM
@@ -138,11 +139,7 @@ class MovedCenters:
         return "momentum_buffer" in self._optimizer.state.get(self._head.stored_centers, {})
 
     def _buffer(self) -> Tensor:
-        state = self._optimizer.state[self._head.stored_centers]
-        if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(self._head.stored_centers, dtype=torch.float32)
-        buffer: Tensor = state["momentum_buffer"]
-        return buffer
+        return momentum_buffer(self._optimizer, self._head.stored_centers)
 
     def _here(self, tensor: Tensor) -> Tensor:
         return tensor.to(self._weights.device)

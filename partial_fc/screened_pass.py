@@ -59,15 +59,15 @@ def screened_pass(
     held = None if kernels.FUSED else kernels.fixed(tables)
     found = PairBuffer(workspace)
     sums = ScoreSums(batch.unit.device)
+
+    def screen(first: int, many: int, fetch: Fetch | None) -> Pairs:
+        return kernels.screen_tile(  # type: ignore[no-any-return]  # of a module
+            tables, first, many, coded, batch.unit, batch.own, loss, lowest, cut, gradient, sums, fetch
+        )
+
     for start in range(0, len(rows), tile):
         size = min(tile, len(rows) - start)
         if kernels.FUSED:
-
-            def screen(first: int, many: int, fetch: Fetch | None) -> Pairs:
-                return kernels.screen_tile(  # type: ignore[no-any-return]  # of a module
-                    tables, first, many, coded, batch.unit, batch.own, loss, lowest, cut, gradient, sums, fetch
-                )
-
             for pairs in _screened(screen, rows.fetch, start, size):
                 found.add(pairs)
             continue

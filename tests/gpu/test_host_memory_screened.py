@@ -1,28 +1,14 @@
-"""A screened step with Triton's kernels whose centers lie in host memory. Without a GPU in Triton's interpreter.
-
-TRITON_INTERPRET=1 .venv/bin/python -m pytest tests/gpu/test_host_memory_screened.py      (after pip install triton)
-"""
-
-import os
+"""A screened step with Triton's kernels whose centers lie in host memory."""
 
 import pytest
 import torch
+from triton_here import DEVICE, MARKS
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning"),  # in Triton's interpreter
-    pytest.mark.filterwarnings("ignore::RuntimeWarning"),
-]
+from partial_fc import CenterSGD, PartialFC, center_table, kernels_triton, screened_pass
+from partial_fc.center_module import CenterMemory
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-if not torch.cuda.is_available() and not INTERPRETED:
-    pytest.skip("needs a CUDA device", allow_module_level=True)
-pytest.importorskip("triton")
+pytestmark = MARKS
 
-from partial_fc import CenterSGD, PartialFC, center_table, kernels_triton, screened_pass  # noqa: E402  # needs Triton
-from partial_fc.center_module import CenterMemory  # noqa: E402
-
-DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
 CLASSES, DIM, BATCH = 2100, 64, 16
 
 

@@ -1,24 +1,13 @@
-"""Rows of host memory that the GPU reads and writes itself. Without a GPU in Triton's interpreter.
-
-TRITON_INTERPRET=1 .venv/bin/python -m pytest tests/gpu/test_host_rows.py      (after pip install triton)
-"""
-
-import os
+"""Rows of host memory that the GPU reads and writes itself."""
 
 import pytest
 import torch
+from triton_here import DEVICE, INTERPRETED, MARKS, of_cuda_alone
 
-pytestmark = pytest.mark.gpu
+from partial_fc import host_row_kernels_triton
+from partial_fc.host_rows import HostRows
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-if not torch.cuda.is_available() and not INTERPRETED:
-    pytest.skip("needs a CUDA device", allow_module_level=True)
-pytest.importorskip("triton")
-
-from partial_fc import host_row_kernels_triton  # noqa: E402  # needs Triton
-from partial_fc.host_rows import HostRows  # noqa: E402
-
-DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
+pytestmark = MARKS
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -45,7 +34,7 @@ def test_rows_are_read_and_written_where_they_are(dim: int, dtype: torch.dtype) 
     assert torch.equal(there, expected)
 
 
-@pytest.mark.skipif(INTERPRETED, reason="asks what a GPU without pinned memory gets")
+@of_cuda_alone
 def test_memory_that_is_not_pinned_goes_by_the_host() -> None:
     table = torch.randn(97, 16)
     rows, out = torch.tensor([5, 3, 90]), torch.empty(3, 16, device="cuda")

@@ -1,35 +1,17 @@
-"""Products by parts in bfloat16 are float32 products: against float64. Without a GPU in Triton's interpreter.
-
-TRITON_INTERPRET=1 .venv/bin/python -m pytest tests/gpu/test_split_batch.py      (after pip install triton)
-"""
-
-import os
+"""Products by parts in bfloat16 are float32 products: against float64."""
 
 import pytest
 import torch
+from triton_here import DEVICE, INTERPRETED, MARKS, draw, of_cuda_alone
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning"),  # in Triton's interpreter
-    pytest.mark.filterwarnings("ignore::RuntimeWarning"),
-]
+from partial_fc import tile_kernels_triton
+from partial_fc.split_batch import SplitBatch
+from partial_fc.tiled import Tile, TileBatch, through_normalization
+from partial_fc.workspace import Workspace
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-if not torch.cuda.is_available() and not INTERPRETED:
-    pytest.skip("needs a CUDA device", allow_module_level=True)
-pytest.importorskip("triton")
+pytestmark = MARKS
 
-from partial_fc import tile_kernels_triton  # noqa: E402  # needs Triton
-from partial_fc.split_batch import SplitBatch  # noqa: E402
-from partial_fc.tiled import Tile, TileBatch, through_normalization  # noqa: E402
-from partial_fc.workspace import Workspace  # noqa: E402
-
-DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
 LIMIT = 6e-5 if INTERPRETED else 2e-5  # relative; the interpreter cuts bfloat16 off where hardware rounds
-
-
-def draw(*shape: int, seed: int = 3) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize(("count", "batch", "dim"), [(1, 1, 1), (300, 21, 512), (130, 300, 37)])
@@ -68,7 +50,7 @@ def test_cosines_and_gradients(count: int, batch: int, dim: int, listed: bool, d
     assert (errors <= LIMIT * coefficients.double().norm(dim=1) * true_inverse.squeeze(1)).all()
 
 
-@pytest.mark.skipif(INTERPRETED, reason="asks what CUDA gets")
+@of_cuda_alone
 def test_cuda_gets_them() -> None:
     from partial_fc.tile_batches import tile_batch
 

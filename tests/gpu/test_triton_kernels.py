@@ -1,32 +1,20 @@
-"""The Triton kernels against PyTorch's on the CPU. Without a GPU, Triton's interpreter runs them instead.
+"""The Triton kernels against PyTorch's on the CPU."""
 
-TRITON_INTERPRET=1 .venv/bin/python -m pytest tests/gpu/test_triton_kernels.py      (after pip install triton)
-"""
-
-import os
 from dataclasses import replace
 
 import pytest
 import torch
 from kernel_agreement import Agreement, AgreementTests
+from triton_here import DEVICE, MARKS, of_cuda_alone
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning"),  # in Triton's interpreter
-    pytest.mark.filterwarnings("ignore::RuntimeWarning"),
-]
+from partial_fc import kernels, kernels_triton
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-if not torch.cuda.is_available() and not INTERPRETED:
-    pytest.skip("needs a CUDA device", allow_module_level=True)
-pytest.importorskip("triton")
+pytestmark = MARKS
 
-from partial_fc import kernels, kernels_triton  # noqa: E402  # both need Triton
-
-AGREEMENT = Agreement(kernels_triton, torch.device("cpu" if INTERPRETED else "cuda"))
+AGREEMENT = Agreement(kernels_triton, DEVICE)
 
 
-@pytest.mark.skipif(INTERPRETED, reason="asks which kernels CUDA gets")
+@of_cuda_alone
 def test_cuda_gets_them() -> None:
     assert kernels.kernels_for(torch.device("cuda")) is kernels_triton
 

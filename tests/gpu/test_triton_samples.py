@@ -1,36 +1,18 @@
-"""Triton's kernels of batch and sample against PyTorch's on the CPU. Without a GPU, Triton's interpreter runs them.
-
-TRITON_INTERPRET=1 .venv/bin/python -m pytest tests/gpu/test_triton_samples.py      (after pip install triton)
-"""
-
-import os
+"""Triton's kernels of batch and sample against PyTorch's on the CPU."""
 
 import pytest
 import torch
+from triton_here import DEVICE, MARKS, draw, of_cuda_alone
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning"),  # in Triton's interpreter
-    pytest.mark.filterwarnings("ignore::RuntimeWarning"),
-]
+from partial_fc import SFace, kernels, sample_kernels_torch, sample_kernels_triton
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-if not torch.cuda.is_available() and not INTERPRETED:
-    pytest.skip("needs a CUDA device", allow_module_level=True)
-pytest.importorskip("triton")
+pytestmark = MARKS
 
-from partial_fc import SFace, kernels, sample_kernels_torch, sample_kernels_triton  # noqa: E402  # needs Triton
-
-DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
 BOTH = [(sample_kernels_triton, DEVICE), (sample_kernels_torch, torch.device("cpu"))]
 SIZES = [(1, 1, 1), (70, 21, 37), (33, 130, 512)]  # S, N, D
 
 
-def draw(*shape: int, seed: int = 3) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-@pytest.mark.skipif(INTERPRETED, reason="asks which kernels CUDA gets")
+@of_cuda_alone
 def test_cuda_gets_them() -> None:
     assert kernels.sample_kernels_for(torch.zeros(3, 4, device="cuda")) is sample_kernels_triton
     assert kernels.sample_kernels_for(torch.zeros(3, 4, device="cuda", dtype=torch.float64)) is sample_kernels_torch

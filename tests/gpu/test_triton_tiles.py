@@ -1,38 +1,20 @@
-"""Triton's tile kernels against PyTorch's on the CPU. Without a GPU, Triton's interpreter runs them instead.
-
-TRITON_INTERPRET=1 .venv/bin/python -m pytest tests/gpu/test_triton_tiles.py      (after pip install triton)
-"""
-
-import os
+"""Triton's tile kernels against PyTorch's on the CPU."""
 
 import pytest
 import torch
+from triton_here import DEVICE, MARKS, draw, of_cuda_alone
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning"),  # in Triton's interpreter
-    pytest.mark.filterwarnings("ignore::RuntimeWarning"),
-]
+from partial_fc import kernels, tile_kernels_torch, tile_kernels_triton
+from partial_fc.stochastic_rounding import Rounding
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-if not torch.cuda.is_available() and not INTERPRETED:
-    pytest.skip("needs a CUDA device", allow_module_level=True)
-pytest.importorskip("triton")
+pytestmark = MARKS
 
-from partial_fc import kernels, tile_kernels_torch, tile_kernels_triton  # noqa: E402  # needs Triton
-from partial_fc.stochastic_rounding import Rounding  # noqa: E402
-
-DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
 BOTH = [(tile_kernels_triton, DEVICE), (tile_kernels_torch, torch.device("cpu"))]
 SIZES = [(1, 1, 1), (203, 21, 64), (300, 130, 37)]  # T, N, D
 SHARD = Rounding(0x8765432112345678, first_class=2**32 - 50)
 
 
-def draw(*shape: int, seed: int = 3) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-@pytest.mark.skipif(INTERPRETED, reason="asks which kernels CUDA gets")
+@of_cuda_alone
 def test_cuda_gets_them() -> None:
     table = torch.zeros(3, 4, device="cuda")
     assert kernels.tile_kernels_for(table) is tile_kernels_triton

@@ -14,8 +14,8 @@ Compute memory, time, network and checkpoints of a run on other machines from it
 say what limits, how many identities fit, and which settings would do better. Nothing is trained and nothing written."""
 
 EPILOG = """\
-Of a GPU the figures are computed from its data sheet and from what one H100 was measured to reach of its own, or they
-are measured first, as on this machine's CPU: pfc plan --calibrate --calibration FILE, for its GPUs with --device h100
+Of a GPU the figures are computed from its data sheet and from what an H100 and an H200 reached of theirs, or they are
+measured first, as on this machine's CPU: pfc plan --calibrate --calibration FILE, for its GPUs with --device h100
 (what they are), then pfc plan --calibration FILE ...
 --device-file is TOML: like = "h100", and any of memory_gib, bandwidth_gb_s, fp32_tflops, tf32_tflops, bf16_tflops,
 int8_tops, interconnect_gb_s, network_gb_s. trainer/plan/README.md has the formulas."""

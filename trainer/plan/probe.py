@@ -5,8 +5,6 @@ Started by :mod:`trainer.plan.calibrate`, as many at once as a layout has ranks.
 
 import argparse
 import json
-import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,12 +14,12 @@ import torch
 
 import trainer.training  # noqa: F401  # what training imports is in its memory
 from trainer.bench.problem import ALL_ACTIVE, COSFACE
-from trainer.last_line import last_line
 from trainer.memory import keep_freed_memory
 from trainer.plan import probe_machine
 from trainer.plan.clock import Clock
 from trainer.plan.probe_backbones import backbone_times
 from trainer.plan.probe_head import DIM, head_costs, times_product
+from trainer.plan.rank_folder import rank_folder
 from trainer.plan.rates import PASSES_OVER_WEIGHTS, Rates
 from trainer.world import World, joined_world
 
@@ -80,12 +78,8 @@ def main() -> None:
     threads = arguments.threads
     now = (lambda: time.process_time() / threads) if arguments.processor_time else time.perf_counter
     with joined_world("cpu", expected_size=None, timeout_seconds=120.0) as world:
-        try:
-            with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-                rates = measure(world, Path(folder), threads, now, passes=arguments.processor_time)
-        except OSError as error:  # a full disk above all
-            error.filename = error.filename or str(arguments.folder)
-            sys.exit(last_line(error))
+        with rank_folder(arguments.folder) as folder:
+            rates = measure(world, folder, threads, now, passes=arguments.processor_time)
         if world.is_first:
             print(json.dumps(rates.to_dict()), flush=True)
 

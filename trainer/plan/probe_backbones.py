@@ -25,17 +25,22 @@ def backbone_times(
         cost = backbone_cost(config, IMAGE_SIZE)
         computed = [batch * each for each in cost.seconds(flops, grouped, bandwidth)]
         network = build_backbone(config, image_size=IMAGE_SIZE)
-        measured = _passes(clock, network, torch.randn(batch, 3, IMAGE_SIZE, IMAGE_SIZE))
+        images = torch.randn(batch, 3, IMAGE_SIZE, IMAGE_SIZE)
+        measured = timed_passes(clock, network, images, warm=WARM_PASSES, timed=TIMED_PASSES)
         forward[family(name)], backward[family(name)] = (
             one / other for one, other in zip(measured, computed, strict=True)
         )
     return forward, backward
 
 
-def _passes(clock: Clock, network: torch.nn.Module, images: torch.Tensor) -> tuple[float, float]:
-    """Seconds of forward and backward as in training, one after the other; medians of the slowest rank."""
+def timed_passes(
+    clock: Clock, network: torch.nn.Module, images: torch.Tensor, *, warm: int, timed: int
+) -> tuple[float, float]:
+    """Seconds of forward and backward as in training, one after the other, of images [B, 3, S, S]; medians of ``timed``
+    times after ``warm``, each of the slowest rank.
+    """
     found: list[tuple[float, float]] = []
-    for _ in range(WARM_PASSES + TIMED_PASSES):
+    for _ in range(warm + timed):
         clock.meet()
         began = clock.now()
         embeddings = network(images)
@@ -45,5 +50,5 @@ def _passes(clock: Clock, network: torch.nn.Module, images: torch.Tensor) -> tup
         del embeddings  # and its graph
         network.zero_grad(set_to_none=True)
         found.append((largest(clock.world, scored - began), largest(clock.world, ended - scored)))
-    forward, backward = zip(*found[WARM_PASSES:], strict=True)
+    forward, backward = zip(*found[warm:], strict=True)
     return statistics.median(forward), statistics.median(backward)

@@ -7,9 +7,9 @@ device's memory. What one GPU cannot show (links) is left to the data sheet, and
 import argparse
 import importlib.util
 import json
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -28,12 +28,13 @@ from trainer.plan import probe_machine
 from trainer.plan.backbone_cost import backbone_cost
 from trainer.plan.clock import Clock
 from trainer.plan.devices import Device, device_named
+from trainer.plan.probe_backbones import IMAGE_SIZE, timed_passes
 from trainer.plan.probe_head import DIM, head_costs, times_product
+from trainer.plan.rank_folder import rank_folder
 from trainer.plan.rates import FAMILIES, PASSES_OVER_WEIGHTS, Rates, family, rates_of
 from trainer.world import World, joined_world
 
 BACKBONES = {"mobilefacenet": 256, "iresnet50": 128, "vit_s": 128}  # images of a pass
-IMAGE_SIZE = 112
 WARM_PASSES, TIMED_PASSES = 4, 6
 ROWS, SAMPLES = (200_000, 1_000_000), (64, 256)  # of a screened step
 DENSE_ROWS, DENSE_SAMPLES = 400_000, 256
@@ -47,13 +48,8 @@ def measure(world: World, folder: Path, sheet: Device) -> Rates:
     assumed = rates_of(sheet)
     clock = Clock(world, now_on(world.device))
     process = used_by_libraries(world.device)
-    product = (
-        2.0
-        * DENSE_ROWS
-        * DIM
-        * DENSE_SAMPLES
-        / clock.seconds(BareProduct(torch.randn(DENSE_ROWS, DIM, device=world.device), DENSE_SAMPLES, world.device))
-    )
+    bare = BareProduct(torch.randn(DENSE_ROWS, DIM, device=world.device), DENSE_SAMPLES, world.device)
+    product = 2.0 * DENSE_ROWS * DIM * DENSE_SAMPLES / clock.seconds(bare)
     screen = int8_product(clock)
     flops16 = square_product(clock, torch.bfloat16)
     with tensor_float32():
@@ -191,30 +187,21 @@ def passes(clock: Clock, config: BackboneConfig, batch: int) -> tuple[float, flo
     images = torch.randn(batch, 3, IMAGE_SIZE, IMAGE_SIZE, device=device)
     held = torch.cuda.memory_reserved(device)
     torch.cuda.reset_peak_memory_stats(device)
-    found: list[tuple[float, float]] = []
-    for _ in range(WARM_PASSES + TIMED_PASSES):
-        clock.meet()
-        began = clock.now()
-        embeddings = network(images)
-        scored = clock.now()
-        torch.autograd.backward(embeddings.sum())
-        found.append((largest(clock.world, scored - began), largest(clock.world, clock.now() - scored)))
-        network.zero_grad(set_to_none=True)
+    forward, backward = timed_passes(clock, network, images, warm=WARM_PASSES, timed=TIMED_PASSES)
     gradients = 4 * sum(each.numel() for each in network.parameters())
     peak = torch.cuda.max_memory_reserved(device) - held - gradients
-    forward, backward = (sorted(each)[TIMED_PASSES // 2] for each in zip(*found[WARM_PASSES:], strict=True))
     return forward, backward, float(peak)
 
 
-class tensor_float32:  # noqa: N801  # read as a word of the language
-    """What convolutions and products of a float32 backbone run in, inside the block."""
-
-    def __enter__(self) -> None:
-        self._before = torch.backends.cuda.matmul.allow_tf32
-        torch.backends.cuda.matmul.allow_tf32 = True
-
-    def __exit__(self, *args: object) -> None:
-        torch.backends.cuda.matmul.allow_tf32 = self._before
+@contextmanager
+def tensor_float32() -> Iterator[None]:
+    """Products in TensorFloat-32, as convolutions of a float32 backbone are."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def main() -> None:
@@ -224,8 +211,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     arguments = parser.parse_args()
     with joined_world("cuda", expected_size=None, timeout_seconds=120.0) as world:
-        with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-            rates = measure(world, Path(folder), device_named(arguments.sheet))
+        with rank_folder(arguments.folder) as folder:
+            rates = measure(world, folder, device_named(arguments.sheet))
         if world.is_first:
             memory = torch.cuda.get_device_properties(world.device).total_memory
             print(json.dumps({"memory": memory, "rates": asdict(rates)}), flush=True)
